@@ -1,0 +1,202 @@
+//! Why there is no token.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::time::Instant;
+use tower::BoxError;
+
+/// Why no token could be had.
+///
+/// Clones are cheap: one failed token request answers every caller that waited for it. Neither its
+/// `Display` nor its `Debug` ever shows a secret.
+///
+/// It reaches a caller of the middleware boxed, so downcast it:
+///
+/// ```
+/// use tower_symbl_auth::{TokenError, TokenErrorKind};
+///
+/// fn http_status(error: &tower::BoxError) -> u16 {
+///     match error.downcast_ref::<TokenError>().map(TokenError::kind) {
+///         Some(TokenErrorKind::RateLimited | TokenErrorKind::Unavailable) => 503,
+///         Some(_) => 502,
+///         None => 500, // an error of the wrapped service, boxed as it is
+///     }
+/// }
+/// # let error = TokenError::new(TokenErrorKind::RateLimited, "slow down");
+/// # assert_eq!(http_status(&error.into()), 503);
+/// ```
+#[derive(Clone)]
+pub struct TokenError {
+    details: Arc<Details>,
+    retry: Retry,
+}
+
+struct Details {
+    kind: TokenErrorKind,
+    message: String,
+    status: Option<StatusCode>,
+    source: Option<BoxError>,
+}
+
+/// When another attempt is worth it.
+#[derive(Debug, Clone, Copy)]
+enum Retry {
+    Unknown,
+    /// The endpoint's own word, counted from its answer.
+    After(Duration),
+    /// The end of the cool-down that answers calls with this error.
+    At(Instant),
+}
+
+/// What went wrong with a token request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenErrorKind {
+    /// The endpoint refused the credentials (status 400, 401 or 403). Trying again will not help;
+    /// other credentials will.
+    Credentials,
+    /// Too many token requests (status 429).
+    RateLimited,
+    /// The endpoint could not be reached, or answered 5xx.
+    Unavailable,
+    /// No answer in time.
+    Timeout,
+    /// The answer was none of the token protocol's.
+    InvalidResponse,
+    /// A fault on this side: a token service that panicked, a call outside a tokio runtime, or no root
+    /// certificates.
+    Internal,
+}
+
+impl TokenError {
+    /// An error for a token service of your own to fail with. Its kind decides the cool-down that
+    /// follows, and its message is shown to users: keep secrets out of it.
+    pub fn new(kind: TokenErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            details: Arc::new(Details {
+                kind,
+                message: message.into(),
+                status: None,
+                source: None,
+            }),
+            retry: Retry::Unknown,
+        }
+    }
+
+    /// Sets how long the issuer asks to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry = Retry::After(delay);
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> TokenErrorKind {
+        self.details.kind
+    }
+
+    /// How long until another attempt is worth it: what is left of the cool-down that this error
+    /// began, or else the endpoint's `Retry-After`. `None` if neither is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.retry {
+            Retry::Unknown => None,
+            Retry::After(delay) => Some(delay),
+            Retry::At(end) => Some(end.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// The status that the token endpoint answered with, if it was that which failed.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.details.status
+    }
+
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        let retry = self.retry;
+        let details = Details {
+            kind: self.details.kind,
+            message: self.details.message.clone(),
+            status: Some(status),
+            source: None,
+        };
+        Self {
+            details: Arc::new(details),
+            retry,
+        }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(TokenErrorKind::Internal, message)
+    }
+
+    /// The `TokenError` among an error and its sources; failing that the error itself, as `Unavailable`.
+    pub(crate) fn from_service(error: BoxError) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(own) => return *own,
+            Err(other) => other,
+        };
+        let mut source = error.source();
+        while let Some(inner) = source {
+            if let Some(own) = inner.downcast_ref::<Self>() {
+                return own.clone();
+            }
+            source = inner.source();
+        }
+        Self {
+            details: Arc::new(Details {
+                kind: TokenErrorKind::Unavailable,
+                message: "the token service failed".to_owned(),
+                status: None,
+                source: Some(error),
+            }),
+            retry: Retry::Unknown,
+        }
+    }
+
+    /// The same error, with `retry_after` counting down to the end of a cool-down.
+    pub(crate) fn until(mut self, end: Instant) -> Self {
+        self.retry = Retry::At(end);
+        self
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = &*self.details;
+        let what = match details.kind {
+            TokenErrorKind::Credentials => "token request refused",
+            TokenErrorKind::RateLimited => "too many token requests",
+            TokenErrorKind::Unavailable => "token endpoint unavailable",
+            TokenErrorKind::Timeout => "token request timed out",
+            TokenErrorKind::InvalidResponse => "invalid answer to a token request",
+            TokenErrorKind::Internal => "internal error",
+        };
+        f.write_str(what)?;
+        if let Some(status) = details.status {
+            write!(f, " ({})", status.as_u16())?;
+        }
+        write!(f, ": {}", details.message)
+    }
+}
+
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenError")
+            .field("kind", &self.details.kind)
+            .field("status", &self.details.status)
+            .field("message", &self.details.message)
+            .field("retry_after", &self.retry_after())
+            .field("source", &self.details.source)
+            .finish()
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let source = self.details.source.as_ref()?;
+        Some(&**source)
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a token may go: the origins, and the guard that holds each request against them.
+
+use std::{error::Error, fmt, str::FromStr};
+
+use http::{HeaderMap, Uri, header::HOST, uri::Authority};
+
+/// Scheme, host and port of a server that may be sent the token, as in `https://api.symbl.ai`.
+///
+/// Matching is exact, but for what RFC 9110 section 4.2.3 calls equivalent: hosts are compared without
+/// case, and the scheme's default port is filled in. `ws` stands for `http` and `wss` for `https`, for a
+/// WebSocket handshake is an HTTP request.
+///
+/// ```
+/// use tower_symbl_auth::Origin;
+///
+/// let origin: Origin = "https://api.symbl.ai".parse()?;
+/// assert_eq!(origin, "wss://API.symbl.ai:443".parse()?);
+/// assert_eq!(origin.to_string(), "https://api.symbl.ai");
+/// assert!("https://*.symbl.ai".parse::<Origin>().is_err());
+/// # Ok::<(), tower_symbl_auth::InvalidOrigin>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    tls: bool,
+    port: u16,
+    /// Lower case; `[…]` around an IPv6 address.
+    host: Box<str>,
+    /// `host`, with the port unless it is the scheme's default: what requests usually carry, to the letter.
+    authority: Box<str>,
+}
+
+impl Origin {
+    /// The origins of Symbl's Async and Labs APIs. Not Nebula, which takes another, static key.
+    pub(crate) fn symbl() -> [Self; 2] {
+        ["https://api.symbl.ai", "https://api-labs.symbl.ai"]
+            .map(|origin| origin.parse().expect("these two parse"))
+    }
+
+    fn new(tls: bool, host: &str, port: u16) -> Self {
+        let host = host.to_ascii_lowercase().into_boxed_str();
+        let authority = if port == default_port(tls) {
+            host.clone()
+        } else {
+            format!("{host}:{port}").into_boxed_str()
+        };
+        Self {
+            tls,
+            port,
+            host,
+            authority,
+        }
+    }
+
+    fn is(&self, tls: bool, authority: &Authority) -> bool {
+        if self.tls != tls {
+            return false;
+        }
+        // Nearly every request that matches does so to the letter.
+        authority.as_str() == &*self.authority || self.has_host(authority)
+    }
+
+    /// Whether the authority names this host and port; without a port, the scheme's default is meant.
+    fn has_host(&self, authority: &Authority) -> bool {
+        let Some((host, port)) = host_and_port(authority) else {
+            return false;
+        };
+        host.eq_ignore_ascii_case(&self.host) && port.unwrap_or(default_port(self.tls)) == self.port
+    }
+}
+
+impl FromStr for Origin {
+    type Err = InvalidOrigin;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = |why| Err(InvalidOrigin(why));
+        if text.contains(['?', '#']) {
+            return refuse("it has a query or fragment; give scheme, host and port only");
+        }
+        if text.contains('*') {
+            return refuse("wildcards match nothing; list each origin");
+        }
+        let Ok(uri) = text.parse::<Uri>() else {
+            return refuse("it does not parse as a URI");
+        };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return refuse("scheme or host is missing");
+        };
+        let Some(tls) = is_tls(scheme) else {
+            return refuse("the scheme must be https, http, wss or ws");
+        };
+        if !matches!(uri.path(), "" | "/") {
+            return refuse("it has a path; give scheme, host and port only");
+        }
+        if authority.as_str().contains('@') {
+            return refuse("it has userinfo; give scheme, host and port only");
+        }
+        match host_and_port(authority) {
+            Some((host, port)) => Ok(Self::new(tls, host, port.unwrap_or(default_port(tls)))),
+            None => {
+                refuse("the host is empty or ends in a dot, or the port is no number up to 65535")
+            }
+        }
+    }
+}
+
+impl TryFrom<&str> for Origin {
+    type Error = InvalidOrigin;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({self})")
+    }
+}
+
+/// An origin that could never match a request, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidOrigin(&'static str);
+
+impl fmt::Display for InvalidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "not an origin such as `https://api.symbl.ai`: {}",
+            self.0
+        )
+    }
+}
+
+impl Error for InvalidOrigin {}
+
+/// The origin guard: whether a request may be sent the token. It fails closed.
+///
+/// A URI without authority (origin-form: what tonic hands on, and what a client bound to one host is
+/// given) goes where the inner service leads; it passes unless a `Host` header names another origin.
+pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool {
+    match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => {
+            is_tls(scheme).is_some_and(|tls| origins.iter().any(|o| o.is(tls, authority)))
+        }
+        // The authority form of CONNECT: what follows on that connection is not ours to see.
+        (None, Some(_)) => false,
+        (_, None) => headers.get_all(HOST).iter().all(|host| {
+            let host = Authority::try_from(host.as_bytes());
+            host.is_ok_and(|host| origins.iter().any(|o| o.has_host(&host)))
+        }),
+    }
+}
+
+/// `None` for what never matches: userinfo, an empty host, a trailing dot, a port that is no number.
+fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
+    let (whole, host) = (authority.as_str(), authority.host());
+    if host.is_empty() || host.ends_with('.') || whole.contains('@') {
+        return None;
+    }
+    if whole.len() == host.len() {
+        return Some((host, None));
+    }
+    Some((host, Some(authority.port_u16()?)))
+}
+
+fn is_tls(scheme: &str) -> Option<bool> {
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    if is("https") || is("wss") {
+        Some(true)
+    } else if is("http") || is("ws") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
