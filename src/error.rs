@@ -73,12 +73,21 @@ impl TokenError {
     /// An error for a token service of your own to fail with. Its kind decides the cool-down that
     /// follows, and its message is shown to users: keep secrets out of it.
     pub fn new(kind: TokenErrorKind, message: impl Into<String>) -> Self {
+        Self::from_details(kind, message.into(), None, None)
+    }
+
+    fn from_details(
+        kind: TokenErrorKind,
+        message: String,
+        status: Option<StatusCode>,
+        source: Option<BoxError>,
+    ) -> Self {
         Self {
             details: Arc::new(Details {
                 kind,
-                message: message.into(),
-                status: None,
-                source: None,
+                message,
+                status,
+                source,
             }),
             retry: Retry::Unknown,
         }
@@ -114,18 +123,8 @@ impl TokenError {
         self.details.status
     }
 
-    pub(crate) fn with_status(self, status: StatusCode) -> Self {
-        let retry = self.retry;
-        let details = Details {
-            kind: self.details.kind,
-            message: self.details.message.clone(),
-            status: Some(status),
-            source: None,
-        };
-        Self {
-            details: Arc::new(details),
-            retry,
-        }
+    pub(crate) fn refused(kind: TokenErrorKind, status: StatusCode, message: String) -> Self {
+        Self::from_details(kind, message, Some(status), None)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
@@ -145,15 +144,8 @@ impl TokenError {
             }
             source = inner.source();
         }
-        Self {
-            details: Arc::new(Details {
-                kind: TokenErrorKind::Unavailable,
-                message: "the token service failed".to_owned(),
-                status: None,
-                source: Some(error),
-            }),
-            retry: Retry::Unknown,
-        }
+        let message = "the request failed".to_owned();
+        Self::from_details(TokenErrorKind::Unavailable, message, None, Some(error))
     }
 
     /// The same error, with `retry_after` counting down to the end of a cool-down.

@@ -1,11 +1,23 @@
 //! Authenticates outgoing HTTP with Symbl.ai access tokens.
 
+mod body;
 mod credentials;
 mod error;
+mod fetch;
+mod layer;
+mod not_retried;
 mod origin;
+mod rt;
+mod sync;
 mod token;
 
+pub use body::ReplayBody;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{TokenError, TokenErrorKind};
+#[cfg(feature = "client")]
+pub use fetch::DefaultClient;
+pub use fetch::{FetchToken, InvalidEndpoint};
+pub use layer::{Builder, Placement, ResponseFuture, SymblAuth, SymblAuthLayer};
+pub use not_retried::NotRetried;
 pub use origin::{InvalidOrigin, Origin};
-pub use token::{AccessToken, InvalidToken};
+pub use token::{AccessToken, FetchReason, InvalidToken, TokenRequest};

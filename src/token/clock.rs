@@ -31,6 +31,13 @@ impl Moment {
         mono.max(wall)
     }
 
+    /// The time until a later moment, by the clock that says less.
+    pub(crate) fn until(self, later: Self) -> Duration {
+        let mono = later.mono.saturating_duration_since(self.mono);
+        let wall = later.wall.duration_since(self.wall).unwrap_or_default();
+        mono.min(wall)
+    }
+
     /// The earlier of two moments, by the clock that sets them further apart.
     pub(crate) fn earlier(self, other: Self) -> Self {
         Self {

@@ -7,11 +7,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use bytes::Bytes;
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 use clock::Moment;
 
+mod book;
+pub(crate) mod cache;
 pub(crate) mod clock;
+mod flight;
+mod landing;
+mod live;
+mod rejection;
+mod schedule;
+pub(crate) mod service;
+
+pub(crate) use book::Key;
+pub(crate) use flight::{Landed, Landing};
+pub(crate) use rejection::Claim;
+pub use service::{FetchReason, TokenRequest};
 
 /// An access token and how long it is good for.
 ///
@@ -21,9 +35,9 @@ pub(crate) mod clock;
 /// use std::time::Duration;
 /// use tower_symbl_auth::AccessToken;
 ///
-/// let token = AccessToken::new("secret", Duration::from_secs(86_400))?;
-/// assert_eq!(token.expose_secret(), "secret");
-/// assert!(!format!("{token:?}").contains("secret"));
+/// let token = AccessToken::new("s3cr3t", Duration::from_secs(86_400))?;
+/// assert_eq!(token.expose_secret(), "s3cr3t");
+/// assert!(!format!("{token:?}").contains("s3cr3t"));
 /// assert!(AccessToken::new("two\r\nlines", Duration::MAX).is_err());
 /// # Ok::<(), tower_symbl_auth::InvalidToken>(())
 /// ```
@@ -71,7 +85,7 @@ impl AccessToken {
         check(secret.expose_secret())?;
         Ok(Self {
             secret: Arc::new(secret),
-            lifetime: expires_in.min(LONGEST),
+            lifetime: expires_in.min(LONGEST_LIFETIME),
             from,
             sent,
             stamped_for: None,
@@ -135,7 +149,7 @@ impl fmt::Debug for AccessToken {
 }
 
 /// Ten years: no issuer means more, and no clock overflows by it.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 fn check(secret: &str) -> Result<(), InvalidToken> {
     if secret.is_empty() {
@@ -150,6 +164,17 @@ fn check(secret: &str) -> Result<(), InvalidToken> {
         ));
     }
     Ok(())
+}
+
+/// Bytes with a secret among them, zeroized when their last clone is dropped.
+pub(crate) fn secret_bytes(parts: &[&str]) -> Bytes {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        parts.iter().map(|part| part.len()).sum(),
+    ));
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    Bytes::from_owner(bytes)
 }
 
 /// A token that cannot stand in a header. Does not show it.

@@ -1,0 +1,86 @@
+//! An instance of the inner service that is ready, and a live token to send with: both, at once.
+//!
+//! A reservation is never held while waiting for a token, for a permit or a buffer slot kept that long
+//! starves others; and getting ready may outlast the token. So it is token first, then ready; and should
+//! the token have expired by then, the reservation is given up and it begins again.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::HeaderValue;
+use tower::{BoxError, Service};
+
+use super::Auth;
+use crate::token::{Landed, Landing, cache::TokenCache};
+
+/// After so many waits the token is sent even if it has expired: a rejection is mended, but waiting
+/// for an inner service slower than the token's whole life would never end.
+const WAITS: usize = 3;
+
+pub(super) struct Acquire<S> {
+    pub(super) auth: Arc<Auth>,
+    pub(super) service: S,
+    token: Option<BoxFuture<'static, Landed>>,
+    waits: usize,
+}
+
+impl<S> Acquire<S> {
+    /// For the first attempt: waits for a token, and before that for a flight, if one is given.
+    pub(super) fn with_wait(auth: Arc<Auth>, service: S, flight: Option<Landing>) -> Self {
+        let token = wait_for_token(auth.cache.clone(), flight).boxed();
+        Self {
+            token: Some(token),
+            ..Self::new(auth, service)
+        }
+    }
+
+    /// For the retry: there is a token.
+    pub(super) fn new(auth: Arc<Auth>, service: S) -> Self {
+        Self {
+            auth,
+            service,
+            token: None,
+            waits: 0,
+        }
+    }
+
+    /// Resolves with `service` ready, and the newest token's header value and generation.
+    pub(super) fn poll<Request>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(HeaderValue, u64), BoxError>>
+    where
+        S: Service<Request> + Clone,
+        S::Error: Into<BoxError>,
+    {
+        let cache = &self.auth.cache;
+        let mut last = None;
+        loop {
+            if let Some(token) = &mut self.token {
+                last = Some(ready!(token.poll_unpin(cx))?);
+                self.token = None;
+                self.waits += 1;
+            }
+            ready!(self.service.poll_ready(cx)).map_err(Into::into)?;
+            if let Some(stamp) = cache.stamp() {
+                return Poll::Ready(Ok(stamp));
+            }
+            if let Some(live) = last.take().filter(|_| self.waits >= WAITS) {
+                return Poll::Ready(Ok((live.value.clone(), live.generation)));
+            }
+            // The ready instance goes, and its permit or slot with it; a clone has none.
+            self.service = self.service.clone();
+            self.token = Some(wait_for_token(cache.clone(), None).boxed());
+        }
+    }
+}
+
+async fn wait_for_token(cache: TokenCache, flight: Option<Landing>) -> Landed {
+    if let Some(flight) = flight {
+        cache.wait_for(flight).await;
+    }
+    cache.get().await
+}

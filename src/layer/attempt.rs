@@ -1,0 +1,185 @@
+//! The steps of a request: first attempt, rejection, second attempt.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use super::{Auth, acquire::Acquire, head::Head};
+use crate::{
+    NotRetried,
+    body::{Replay, ReplayBody, record},
+    token::{Claim, Key},
+};
+
+/// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
+/// nothing but its trailers and says `UNAUTHENTICATED` (16).
+fn is_rejection<R>(response: &Response<R>) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+        || response
+            .headers()
+            .get("grpc-status")
+            .is_some_and(|status| status == "16")
+}
+
+/// A request that waits for a token, and for an instance to send it with.
+pub(super) struct Waiting<S, B> {
+    pub(super) acquire: Acquire<S>,
+    pub(super) request: Request<B>,
+}
+
+/// What it takes to send a request again.
+pub(super) struct Retry<S, B> {
+    auth: Arc<Auth>,
+    spare: S,
+    head: Head,
+    body: Replay<B>,
+    generation: u64,
+}
+
+/// A 401, held unread until there is a newer token or none to be had.
+pub(super) struct Rejected<S, B, Response> {
+    pub(super) newer: BoxFuture<'static, Result<Option<Claim>, NotRetried>>,
+    response: Response,
+    retry: Retry<S, B>,
+    key: Key,
+}
+
+type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>>;
+
+/// A request on its way to its second attempt.
+pub(super) struct Resending<S, B> {
+    pub(super) acquire: Acquire<S>,
+    head: Head,
+    body: ReplayBody<B>,
+    key: Key,
+    claim: Option<Claim>,
+}
+
+/// What the second attempt's answer tells of the new token.
+pub(super) struct Verdict {
+    auth: Arc<Auth>,
+    key: Key,
+    generation: u64,
+    claim: Option<Claim>,
+}
+
+/// Stamps the request, and sends it with the service that is ready.
+pub(super) fn send_first<S, B>(
+    auth: &Arc<Auth>,
+    ready: &mut S,
+    spare: S,
+    request: Request<B>,
+    (value, generation): (HeaderValue, u64),
+) -> (S::Future, Retry<S, B>)
+where
+    S: Service<Request<ReplayBody<B>>>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let head = Head::save(&request);
+    let (mut parts, body) = request.into_parts();
+    let (body, replay) = record(body, auth.replay_limit);
+    auth.placement.stamp(&mut parts.headers, value);
+    let response = ready.call(Request::from_parts(parts, body));
+    let retry = Retry {
+        auth: Arc::clone(auth),
+        spare,
+        head,
+        body: replay,
+        generation,
+    };
+    (response, retry)
+}
+
+impl<S, B> Retry<S, B> {
+    /// The first attempt's answer: to be handed on, unless it is a rejection and a newer token may heal it.
+    pub(super) fn answered<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
+        let cache = &self.auth.cache;
+        if !is_rejection(&response) {
+            if cache.awaits_answers() {
+                cache.answered(self.generation, &self.head.key(), true);
+            }
+            return Ok(response);
+        }
+        let key = self.head.key();
+        if !self.body.hold() {
+            cache.rejected_for_good(self.generation, &key);
+            return Ok(NotRetried::Body.mark(response));
+        }
+        let newer = cache.clone().newer_than(self.generation, Arc::clone(&key));
+        Err(Box::new(Rejected {
+            newer: newer.boxed(),
+            response,
+            retry: self,
+            key,
+        }))
+    }
+}
+
+impl<S, B, R> Rejected<S, B, Response<R>> {
+    /// There is a newer token, or none: then the body goes on and the 401 is handed back.
+    pub(super) fn resolve(
+        self,
+        newer: Result<Option<Claim>, NotRetried>,
+    ) -> Result<Box<Resending<S, B>>, Response<R>> {
+        let claim = match newer {
+            Ok(claim) => claim,
+            Err(why) => return Err(why.mark(self.response)),
+        };
+        drop(self.response);
+        let Retry {
+            auth,
+            spare,
+            head,
+            body,
+            ..
+        } = self.retry;
+        Ok(Box::new(Resending {
+            acquire: Acquire::new(auth, spare),
+            head,
+            body: body.take_over(),
+            key: self.key,
+            claim,
+        }))
+    }
+}
+
+impl<S, B> Resending<S, B>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    pub(super) fn send(self, (value, generation): (HeaderValue, u64)) -> (S::Future, Verdict) {
+        let Acquire {
+            auth, mut service, ..
+        } = self.acquire;
+        let mut request = self.head.restore(self.body);
+        auth.placement.stamp(request.headers_mut(), value);
+        let response = service.call(request);
+        let verdict = Verdict {
+            auth,
+            key: self.key,
+            generation,
+            claim: self.claim,
+        };
+        (response, verdict)
+    }
+}
+
+impl Verdict {
+    pub(super) fn on<R>(self, response: Response<R>) -> Response<R> {
+        let accepted = !is_rejection(&response);
+        match self.claim {
+            Some(claim) if accepted => claim.accepted(),
+            Some(claim) => claim.rejected(self.generation),
+            None => (self.auth.cache).answered(self.generation, &self.key, accepted),
+        }
+        if accepted {
+            response
+        } else {
+            NotRetried::SecondRejection.mark(response)
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Settings of a layer.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{Auth, Placement, SymblAuthLayer};
+use crate::{
+    Origin,
+    token::{
+        cache::{Config, TokenCache},
+        clock::Clock,
+        service::Fetch,
+    },
+};
+
+/// Builds a [`SymblAuthLayer`]; made by [`SymblAuthLayer::builder`].
+#[must_use = "a builder does nothing until it is built"]
+#[derive(Clone)]
+pub struct Builder {
+    fetch: Fetch,
+    origins: Vec<Origin>,
+    placement: Placement,
+    margin: Option<Duration>,
+    replay_limit: usize,
+    clock: Clock,
+}
+
+impl Builder {
+    pub(super) fn new(fetch: Fetch) -> Self {
+        Self {
+            fetch,
+            origins: Origin::symbl().into(),
+            placement: Placement::default(),
+            margin: None,
+            replay_limit: 1 << 20,
+            clock: Clock::default(),
+        }
+    }
+
+    /// The only origins that are sent the token, in place of the default list: `https://api.symbl.ai`
+    /// and `https://api-labs.symbl.ai`. Requests to any other pass through untouched.
+    pub fn origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
+        self.origins = origins.into_iter().collect();
+        self
+    }
+
+    /// Which header carries the token. Default: [`Placement::Bearer`].
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// How long before its expiry a token is refreshed; up to 20 % more at random, and half of the
+    /// token's lifetime at most. Default: a tenth of the lifetime, at most an hour.
+    pub fn refresh_margin(mut self, margin: Duration) -> Self {
+        self.margin = Some(margin);
+        self
+    }
+
+    /// How many bytes of a request's body are kept for its retry, by reference count where the body
+    /// yields `Bytes`, until its response's head is there. Default: 1 MiB. A rejected request whose
+    /// body is longer is handed back.
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.replay_limit = bytes;
+        self
+    }
+
+    /// Reads the wall clock from here: for tests, which can pause tokio's clock but not the system's.
+    pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(now);
+        self
+    }
+
+    /// The layer. Nothing is fetched before the first request needs a token.
+    #[must_use]
+    pub fn build(self) -> SymblAuthLayer {
+        let cache = TokenCache::new(Config {
+            fetch: self.fetch,
+            header: self.placement.header(),
+            margin: self.margin,
+            clock: self.clock,
+        });
+        SymblAuthLayer {
+            auth: Arc::new(Auth {
+                cache,
+                origins: self.origins.into(),
+                placement: self.placement,
+                replay_limit: self.replay_limit,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("origins", &self.origins)
+            .field("placement", &self.placement)
+            .field("refresh_margin", &self.margin)
+            .field("replay_limit", &self.replay_limit)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! The response future: two attempts at most.
+//!
+//! ```text
+//!   no token ─► Waiting ─ token, ready ─┐
+//!   token ──────────────────────────────┴► First ─ 401 ─► Rejected ─ newer token ─► Resending ─ ready ─► Second
+//!   other origin ─► Passing                  │                │                                           │
+//!                      └──────────────────► response   401 handed back                                response
+//! ```
+//!
+//! With a live token and no rejection nothing is boxed; the states off that path are, which keeps the
+//! future small.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::FutureExt;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::{BoxError, Service};
+
+use super::{
+    Auth,
+    acquire::Acquire,
+    attempt::{Rejected, Resending, Retry, Verdict, Waiting, send_first},
+};
+use crate::{body::ReplayBody, token::Landing};
+
+pin_project! {
+    /// The future of [`SymblAuth`](crate::SymblAuth).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it at any point leaves token, body and inner service in order; a token fetch that it
+    /// waited for goes on.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>>,
+    {
+        #[pin]
+        state: State<S, S::Future, S::Response, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, F, R, B> {
+        /// Not ours to stamp.
+        Passing { #[pin] response: F },
+        Waiting { waiting: Option<Box<Waiting<S, B>>> },
+        First { #[pin] response: F, retry: Option<Retry<S, B>> },
+        Rejected { rejected: Option<Box<Rejected<S, B, R>>> },
+        Resending { resending: Option<Box<Resending<S, B>>> },
+        Second { #[pin] response: F, verdict: Option<Verdict> },
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    pub(super) fn pass(response: S::Future) -> Self {
+        Self {
+            state: State::Passing { response },
+        }
+    }
+
+    pub(super) fn wait(
+        auth: Arc<Auth>,
+        spare: S,
+        request: Request<B>,
+        flight: Option<Landing>,
+    ) -> Self {
+        let waiting = Box::new(Waiting {
+            acquire: Acquire::with_wait(auth, spare, flight),
+            request,
+        });
+        Self {
+            state: State::Waiting {
+                waiting: Some(waiting),
+            },
+        }
+    }
+
+    pub(super) fn first(response: S::Future, retry: Retry<S, B>) -> Self {
+        Self {
+            state: State::First {
+                response,
+                retry: Some(retry),
+            },
+        }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
+                StateProj::Waiting { waiting } => {
+                    let stamp = ready!(running(waiting).acquire.poll(cx))?;
+                    let Waiting { acquire, request } = *take(waiting);
+                    let (auth, mut service) = (acquire.auth, acquire.service);
+                    let spare = service.clone();
+                    let (response, retry) = send_first(&auth, &mut service, spare, request, stamp);
+                    State::First {
+                        response,
+                        retry: Some(retry),
+                    }
+                }
+                StateProj::First { response, retry } => {
+                    // An error drops the retry with this future, and lets the body go on.
+                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    match take(retry).answered(response) {
+                        Ok(response) => return Poll::Ready(Ok(response)),
+                        Err(rejected) => State::Rejected {
+                            rejected: Some(rejected),
+                        },
+                    }
+                }
+                StateProj::Rejected { rejected } => {
+                    let newer = ready!(running(rejected).newer.poll_unpin(cx));
+                    match take(rejected).resolve(newer) {
+                        Ok(resending) => State::Resending {
+                            resending: Some(resending),
+                        },
+                        Err(response) => return Poll::Ready(Ok(response)),
+                    }
+                }
+                StateProj::Resending { resending } => {
+                    let stamp = ready!(running(resending).acquire.poll(cx))?;
+                    let (response, verdict) = take(resending).send(stamp);
+                    State::Second {
+                        response,
+                        verdict: Some(verdict),
+                    }
+                }
+                StateProj::Second { response, verdict } => {
+                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    return Poll::Ready(Ok(take(verdict).on(response)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+const POLLED_AGAIN: &str = "a future is not polled again once it has resolved";
+
+fn running<T>(state: &mut Option<T>) -> &mut T {
+    state.as_mut().expect(POLLED_AGAIN)
+}
+
+fn take<T>(state: &mut Option<T>) -> T {
+    state.take().expect(POLLED_AGAIN)
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

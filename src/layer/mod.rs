@@ -1,0 +1,184 @@
+//! The layer: what users build, clone, and put around their clients.
+
+use std::{fmt, sync::Arc};
+
+use http::Request;
+use tower::{BoxError, Service};
+use tower_layer::Layer;
+
+use crate::{
+    AccessToken, Origin, TokenError, TokenRequest, origin::allows, token::cache::TokenCache,
+};
+
+pub use builder::Builder;
+pub use future::ResponseFuture;
+pub use placement::Placement;
+pub use service::SymblAuth;
+
+mod acquire;
+mod attempt;
+mod builder;
+mod future;
+mod head;
+mod placement;
+mod service;
+
+/// Authenticates the requests of any tower HTTP client with one shared access token.
+///
+/// All clones, and all services that they wrap, share the token, its refresher and the book of
+/// rejections. When the last of them is dropped, nothing of theirs stays running.
+///
+/// ```
+/// # #[cfg(feature = "mock")] {
+/// use http_body_util::Empty;
+/// use tower::{Layer, Service, ServiceExt};
+/// use tower_symbl_auth::{SymblAuth, SymblAuthLayer, mock::MockSymbl};
+/// # use bytes::Bytes;
+/// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let symbl = MockSymbl::start().await?;
+/// let layer: SymblAuthLayer = symbl.layer();
+///
+/// let client = Client::builder(TokioExecutor::new()).build_http();
+/// let mut client = layer.layer(client);
+///
+/// let request = http::Request::get(symbl.url("/v1/conversations/1")).body(Empty::<Bytes>::new())?;
+/// let response = client.ready().await?.call(request).await?;
+/// assert_eq!(response.status(), 404); // not 401
+/// # Ok::<(), tower::BoxError>(()) }).unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SymblAuthLayer {
+    auth: Arc<Auth>,
+}
+
+/// What every request of a layer shares.
+pub(crate) struct Auth {
+    pub(crate) cache: TokenCache,
+    pub(crate) origins: Box<[Origin]>,
+    pub(crate) placement: Placement,
+    pub(crate) replay_limit: usize,
+}
+
+impl SymblAuthLayer {
+    /// A layer for Symbl's own endpoint and APIs, with all defaults.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn new(credentials: crate::Credentials) -> Self {
+        Self::builder(crate::FetchToken::new(credentials)).build()
+    }
+
+    /// A layer that gets its tokens from a service: [`FetchToken`](crate::FetchToken), or any other.
+    ///
+    /// The service is cloned for each token request and made ready first. Its errors are searched along
+    /// `source()` for a [`TokenError`], which says what kind they are of; without one they are
+    /// [`Unavailable`](crate::TokenErrorKind::Unavailable). A lifetime is counted from when the
+    /// service was called.
+    pub fn builder<T>(token_service: T) -> Builder
+    where
+        T: Service<TokenRequest, Response = AccessToken> + Clone + Send + Sync + 'static,
+        T::Error: Into<BoxError>,
+        T::Future: Send + 'static,
+    {
+        Builder::new(crate::token::service::erase(token_service))
+    }
+
+    /// The live token, fetched if there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the fetch failed with; during the cool-down that follows, the same error at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a fetch runs in a task of its own, and others wait for it as well.
+    pub async fn token(&self) -> Result<AccessToken, TokenError> {
+        Ok(self.auth.cache.get().await?.token.clone())
+    }
+
+    /// A new token now, past any cool-down; joins a fetch that is under way. That the endpoint hands
+    /// out the same token again is a success.
+    ///
+    /// # Errors
+    ///
+    /// What the fetch failed with. A live token stays in service.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: once polled, the fetch goes on.
+    pub async fn refresh(&self) -> Result<AccessToken, TokenError> {
+        Ok(self.auth.cache.refresh().await?.token.clone())
+    }
+
+    /// Stamps a request that something else will send, such as the handshake of a WebSocket. The same
+    /// origin guard applies: `None` means that the request was left as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the request is stamped in the last step, or not at all.
+    pub async fn authorize<B>(
+        &self,
+        request: &mut Request<B>,
+    ) -> Result<Option<AccessToken>, TokenError> {
+        if !allows(&self.auth.origins, request.uri(), request.headers()) {
+            return Ok(None);
+        }
+        let live = self.auth.cache.get().await?;
+        let key = head::key(request.method(), request.uri(), request.headers());
+        self.auth
+            .placement
+            .stamp(request.headers_mut(), live.value.clone());
+        Ok(Some(live.token.clone().with_stamped_for(key)))
+    }
+
+    /// The API refused that token: `Some`, a newer one, when sending again is worth it. The same rules
+    /// keep it from becoming a storm as for the requests that the layer sends: `None` if the endpoint
+    /// handed out the same token again, or if new tokens have lately not helped.
+    ///
+    /// # Errors
+    ///
+    /// What the fetch failed with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: once polled, the fetch goes on.
+    pub async fn rejected(&self, token: &AccessToken) -> Result<Option<AccessToken>, TokenError> {
+        let key = match token.stamped_for() {
+            Some(key) => Arc::clone(key),
+            None => "token".into(),
+        };
+        let newer = self.auth.cache.replacement(token, Arc::clone(&key)).await?;
+        Ok(newer.map(|newer| newer.with_stamped_for(key)))
+    }
+}
+
+impl<S> Layer<S> for SymblAuthLayer {
+    type Service = SymblAuth<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SymblAuth::new(inner, Arc::clone(&self.auth))
+    }
+}
+
+impl fmt::Debug for SymblAuthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.auth.fmt(f)
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SymblAuthLayer")
+            .field("origins", &self.origins)
+            .field("placement", &self.placement)
+            .field("replay_limit", &self.replay_limit)
+            .field("token", &self.cache)
+            .finish()
+    }
+}

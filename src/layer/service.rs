@@ -1,0 +1,94 @@
+//! The service: stamps a request and sends it, at once if there is a live token.
+
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use super::{Auth, attempt::send_first, future::ResponseFuture};
+use crate::{body, body::ReplayBody, origin::allows};
+
+/// Stamps each request with the shared token, and sends it once more if the token is rejected.
+///
+/// Made by [`SymblAuthLayer`](crate::SymblAuthLayer). Its errors are boxed: those of the wrapped service
+/// as they are, or a [`TokenError`](crate::TokenError).
+#[derive(Clone)]
+pub struct SymblAuth<S> {
+    inner: S,
+    auth: Arc<Auth>,
+}
+
+impl<S> SymblAuth<S> {
+    pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
+        Self { inner, auth }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for SymblAuth<S>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let auth = &self.auth;
+        if !allows(&auth.origins, request.uri(), request.headers()) {
+            return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
+        }
+        // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
+        let flight = if body::is_over(request.body(), auth.replay_limit) {
+            auth.cache.flight_after_rejection()
+        } else {
+            None
+        };
+        if flight.is_none() {
+            if let Some(stamp) = auth.cache.stamp() {
+                let spare = self.inner.clone();
+                let (response, retry) = send_first(auth, &mut self.inner, spare, request, stamp);
+                return ResponseFuture::first(response, retry);
+            }
+        }
+        // The reserved instance is dropped here and now: nothing is held while the token is awaited.
+        let spare = self.inner.clone();
+        drop(mem::replace(&mut self.inner, spare.clone()));
+        ResponseFuture::wait(Arc::clone(auth), spare, request, flight)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for SymblAuth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SymblAuth")
+            .field("inner", &self.inner)
+            .field("layer", &self.auth)
+            .finish()
+    }
+}

@@ -1,0 +1,357 @@
+//! The token cache: one live token for all clones of a layer, and at most one flight to get another.
+//!
+//! ```text
+//!   no token ──► flight ──► live ──(refresh time)──► live + flight ──► live, newer
+//!      ▲           │          │                            │
+//!      │ cool-down │ failed   │ expired by either clock    └ failed: live, backoff
+//!      └───────────┴──────────┘
+//! ```
+//!
+//! The live token is one atomic pointer to something immutable, which is all that a request reads.
+//! Everything else is under one lock, taken only when there is something to decide; nobody is woken
+//! and nothing is spawned under it.
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures::future::AbortRegistration;
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::{
+    AccessToken, FetchReason,
+    book::{Book, Key},
+    clock::{Clock, Moment},
+    flight::{self, Flight, Landed, Landing},
+    live::Live,
+    schedule::Backoff,
+    service::Fetch,
+};
+use crate::{
+    TokenError, rt,
+    sync::{ArcSwapOption, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
+};
+
+/// How often a wait is begun anew because its flight was lost.
+pub(crate) const RESTARTS: usize = 3;
+/// Reading the wall clock costs as much as all the rest of a look at the token.
+const WALL_EVERY: Duration = Duration::from_millis(100);
+
+/// What the cache is made of; see [`Builder`](crate::Builder).
+pub(crate) struct Config {
+    pub(crate) fetch: Fetch,
+    pub(crate) header: fn(&AccessToken) -> HeaderValue,
+    pub(crate) margin: Option<Duration>,
+    pub(crate) clock: Clock,
+}
+
+/// A handle on the one token; clones share it.
+#[derive(Clone)]
+pub(crate) struct TokenCache {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    live: ArcSwapOption<Live>,
+    /// When the wall clock is looked at next, in nanoseconds after `epoch`.
+    wall_due: AtomicU64,
+    epoch: Instant,
+    /// Trials in the book that wait for their key's next answer.
+    pub(super) unjudged: AtomicUsize,
+    /// Whether there is a flight that a rejection started or joined.
+    pub(super) after_rejection: AtomicBool,
+    state: Mutex<State>,
+    pub(super) config: Config,
+    me: Weak<Self>,
+}
+
+pub(super) struct State {
+    /// The newest token there has been, even when it is live no more.
+    pub(super) newest: Option<Arc<Live>>,
+    pub(super) flight: Option<Flight>,
+    flights: u64,
+    pub(super) refresh_failures: Backoff,
+    pub(super) fetch_failures: Backoff,
+    pub(super) cool_down: Option<(Instant, TokenError)>,
+    pub(super) book: Book,
+}
+
+/// What there is for someone without a token.
+enum Boarding {
+    Live(Arc<Live>),
+    Flight(Landing),
+    CoolingDown(TokenError),
+}
+
+impl TokenCache {
+    pub(crate) fn new(config: Config) -> Self {
+        let shared = Arc::new_cyclic(|me| Shared {
+            live: ArcSwapOption::empty(),
+            wall_due: AtomicU64::new(0),
+            epoch: Instant::now(),
+            unjudged: AtomicUsize::new(0),
+            after_rejection: AtomicBool::new(false),
+            state: Mutex::new(State {
+                newest: None,
+                flight: None,
+                flights: 0,
+                refresh_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
+                fetch_failures: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)),
+                cool_down: None,
+                book: Book::new(),
+            }),
+            config,
+            me: me.clone(),
+        });
+        Self { shared }
+    }
+
+    /// The live token's header value and generation. This is the hot path: one atomic load and a
+    /// look at the monotonic clock, unless something is due.
+    pub(crate) fn stamp(&self) -> Option<(HeaderValue, u64)> {
+        let live = self.shared.live.load();
+        let live = live.as_ref()?;
+        let now = Instant::now();
+        if now >= live.refresh.mono || now >= live.expires.mono || self.shared.wall_is_due(now) {
+            self.shared.attend(live, now)?;
+        }
+        Some((live.value.clone(), live.generation))
+    }
+
+    /// The live token, or the one that a flight brings.
+    pub(crate) async fn get(&self) -> Landed {
+        for _ in 0..=RESTARTS {
+            let landing = match self.shared.board() {
+                Boarding::Live(live) => return Ok(live),
+                Boarding::CoolingDown(error) => return Err(error),
+                Boarding::Flight(landing) => landing,
+            };
+            if let Some(landed) = wait(landing).await {
+                return landed;
+            }
+        }
+        Err(lost())
+    }
+
+    /// A new token, whatever cool-down there is; joins a flight that is under way.
+    pub(crate) async fn refresh(&self) -> Landed {
+        for _ in 0..=RESTARTS {
+            let landing = self.shared.join_or_start(FetchReason::Forced);
+            if let Some(landed) = wait(landing).await {
+                return landed;
+            }
+        }
+        Err(lost())
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let newest = self.shared.lock().newest.clone();
+        f.debug_struct("TokenCache")
+            .field(
+                "newest",
+                &newest.map(|live| (live.generation, live.token.clone())),
+            )
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the flight brought; `None` if it was lost, or its runtime has stopped running it.
+pub(super) async fn wait(landing: Landing) -> Option<Landed> {
+    rt::timeout(flight::OVERDUE, landing).await?.ok()
+}
+
+pub(super) fn lost() -> TokenError {
+    TokenError::internal("the runtimes that fetched a token were shut down, one after the other")
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under this lock; were it to, each step leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.config.clock.now()
+    }
+
+    /// The live token at that moment. To be called under the lock.
+    pub(super) fn live_at(&self, now: Moment) -> Option<Arc<Live>> {
+        let live = self.live.load();
+        let live = live.as_ref()?;
+        if now.has_reached(live.expires) {
+            self.live.store(None);
+            return None;
+        }
+        Some(Arc::clone(live))
+    }
+
+    fn wall_is_due(&self, now: Instant) -> bool {
+        self.nanos(now) >= self.wall_due.load(Ordering::Relaxed)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// Something may be due: the token's end, its refresh, or a look at the wall clock. `None` if
+    /// the token has expired.
+    #[cold]
+    fn attend(&self, live: &Arc<Live>, now: Instant) -> Option<()> {
+        let due = self.nanos(now + WALL_EVERY);
+        self.wall_due.store(due, Ordering::Relaxed);
+        let now = Moment {
+            mono: now,
+            ..self.now()
+        };
+        if now.has_reached(live.expires) {
+            // What one clock has called expired must not come back when the other is asked.
+            let _state = self.lock();
+            self.live_at(now);
+            return None;
+        }
+        if now.has_reached(live.refresh) {
+            self.refresh_ahead(now);
+        }
+        Some(())
+    }
+
+    /// Starts an early flight, unless one is under way, and puts the next look behind its end: until
+    /// then no request takes the lock.
+    fn refresh_ahead(&self, now: Moment) {
+        let mut state = self.lock();
+        let Some(live) = self.live_at(now) else {
+            return;
+        };
+        if !now.has_reached(live.refresh) {
+            return; // another request was first
+        }
+        let start = state.running(now.mono).is_none();
+        let launch = start.then(|| self.start(&mut state, FetchReason::Early, None, now.mono));
+        if let Some(flight) = &state.flight {
+            let wait = flight.overdue.saturating_duration_since(now.mono);
+            self.publish(&mut state, live.with_refresh(now.after(wait)));
+        }
+        drop(state);
+        if let Some(launch) = launch {
+            drop(launch.go(self));
+        }
+    }
+
+    fn board(&self) -> Boarding {
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some(live) = self.live_at(now) {
+            return Boarding::Live(live);
+        }
+        if let Some(flight) = state.running(now.mono) {
+            return Boarding::Flight(flight.landing.clone());
+        }
+        if let Some(error) = state.cooling_down(now.mono) {
+            return Boarding::CoolingDown(error);
+        }
+        let reason = match state.newest {
+            None => FetchReason::First,
+            Some(_) => FetchReason::Expired,
+        };
+        let launch = self.start(&mut state, reason, None, now.mono);
+        drop(state);
+        Boarding::Flight(launch.go(self))
+    }
+
+    fn join_or_start(&self, reason: FetchReason) -> Landing {
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some(flight) = state.running(now.mono) {
+            return flight.landing.clone();
+        }
+        let launch = self.start(&mut state, reason, None, now.mono);
+        drop(state);
+        launch.go(self)
+    }
+
+    /// Puts a flight into the slot. It is launched once the lock is released.
+    pub(super) fn start(
+        &self,
+        state: &mut State,
+        reason: FetchReason,
+        made_for: Option<Key>,
+        now: Instant,
+    ) -> Launch {
+        let id = state.next_flight();
+        state.flights = id;
+        let (flight, registration) = Flight::new(id, reason, made_for, now);
+        self.after_rejection
+            .store(flight.after_rejection, Ordering::Relaxed);
+        let landing = flight.landing.clone();
+        let replaced = state.flight.replace(flight);
+        Launch {
+            id,
+            reason,
+            landing,
+            registration,
+            _replaced: replaced,
+        }
+    }
+
+    /// Makes a token the live one. To be called under the lock.
+    pub(super) fn publish(&self, state: &mut State, live: Live) -> Arc<Live> {
+        let live = Arc::new(live);
+        state.newest = Some(Arc::clone(&live));
+        self.live.store(Some(Arc::clone(&live)));
+        live
+    }
+}
+
+impl State {
+    /// That of the newest token; zero before there has been one.
+    pub(super) fn generation(&self) -> u64 {
+        self.newest.as_ref().map_or(0, |live| live.generation)
+    }
+
+    /// The id that the next flight will have.
+    pub(super) fn next_flight(&self) -> u64 {
+        self.flights + 1
+    }
+
+    /// The flight in the slot, unless its runtime has stopped running it.
+    pub(super) fn running(&mut self, now: Instant) -> Option<&mut Flight> {
+        self.flight.as_mut().filter(|flight| now < flight.overdue)
+    }
+
+    /// The error that calls without a live token fail with for now.
+    pub(super) fn cooling_down(&self, now: Instant) -> Option<TokenError> {
+        let (end, error) = self.cool_down.as_ref()?;
+        (now < *end).then(|| error.clone())
+    }
+}
+
+/// A flight that is in the slot, to be launched after the lock is released.
+#[must_use]
+pub(super) struct Launch {
+    id: u64,
+    reason: FetchReason,
+    landing: Landing,
+    registration: AbortRegistration,
+    /// An overdue flight: dropped with this, since that wakes who waits for it.
+    _replaced: Option<Flight>,
+}
+
+impl Launch {
+    pub(super) fn go(self, home: &Shared) -> Landing {
+        let fetch = Arc::clone(&home.config.fetch);
+        flight::launch(
+            fetch,
+            self.reason,
+            self.id,
+            home.me.clone(),
+            self.registration,
+        );
+        self.landing
+    }
+}

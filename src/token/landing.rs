@@ -1,0 +1,127 @@
+//! What a flight leaves behind: a newer token, the same one, or an error.
+
+use std::time::Duration;
+
+use super::{
+    FetchReason,
+    cache::{Shared, State},
+    clock::Moment,
+    flight::{Home, Landed},
+    live::Live,
+    schedule::{after_same_token, hard_margin, refresh_margin},
+    service::Fetched,
+};
+use crate::{TokenError, TokenErrorKind, sync::Ordering};
+
+impl Home for Shared {
+    fn land(&self, id: u64, outcome: Result<Fetched, TokenError>) {
+        let mut state = self.lock();
+        // A flight that was replaced has nothing more to say.
+        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+            return;
+        };
+        self.after_rejection.store(false, Ordering::Relaxed);
+        let before = state.generation();
+        let landed = outcome
+            .and_then(|fetched| self.adopt(&mut state, flight.reason, fetched))
+            .map_err(|error| self.suffer(&mut state, error));
+        if let Some(key) = &flight.made_for {
+            match &landed {
+                Ok(live) if live.generation > before => {
+                    state.book.brought(key, id, live.generation);
+                }
+                _ => state.book.fruitless(key, id, self.now().mono),
+            }
+            self.count_unjudged(&mut state);
+        }
+        drop(state);
+        flight.tell(landed);
+    }
+
+    fn lose(&self, id: u64) {
+        let mut state = self.lock();
+        let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+            return;
+        };
+        self.after_rejection.store(false, Ordering::Relaxed);
+        if let Some(key) = &flight.made_for {
+            state.book.lost(key, id);
+            self.count_unjudged(&mut state);
+        }
+        if let Some(live) = self.live_at(self.now()) {
+            self.publish(&mut state, live.with_refresh(live.due));
+        }
+        drop(state);
+        drop(flight);
+    }
+}
+
+impl Shared {
+    fn adopt(&self, state: &mut State, reason: FetchReason, fetched: Fetched) -> Landed {
+        let Fetched { token, lifetime } = fetched;
+        let arrival = Moment::now();
+        let remaining = token.remaining(arrival);
+        if remaining.is_zero() {
+            return Err(TokenError::new(
+                TokenErrorKind::InvalidResponse,
+                "the token had expired when it arrived",
+            ));
+        }
+        let newest = state.newest.as_deref();
+        let same = newest.is_some_and(|it| it.token.expose_secret() == token.expose_secret());
+        let no_later = same || newest.is_some_and(|it| remaining <= it.token.remaining(arrival));
+        let margin = if reason == FetchReason::Early && no_later {
+            // The endpoint caches: asked any sooner, it would hand out the same once more.
+            remaining.saturating_sub(after_same_token(remaining))
+        } else {
+            refresh_margin(lifetime, self.config.margin)
+        };
+        let generation = state.generation() + u64::from(!same);
+        // By the cache's own clock, which need not be the one that the token was made by.
+        let now = self.now();
+        let due = now.after(remaining.saturating_sub(margin));
+        let live = Live {
+            value: (self.config.header)(&token),
+            token,
+            generation,
+            expires: now.after(remaining.saturating_sub(hard_margin(lifetime))),
+            due,
+            refresh: due,
+        };
+        state.refresh_failures.reset();
+        state.fetch_failures.reset();
+        state.cool_down = None;
+        Ok(self.publish(state, live))
+    }
+
+    /// An error never displaces a live token: it puts off the next refresh, or with no live token
+    /// begins a cool-down.
+    fn suffer(&self, state: &mut State, error: TokenError) -> TokenError {
+        let now = self.now();
+        let asked = error.retry_after().unwrap_or_default();
+        if let Some(live) = self.live_at(now) {
+            let delay = state.refresh_failures.fail();
+            let delay = delay.max(asked.min(LONGEST_REFRESH_DELAY));
+            let refresh = now.after(delay.max(now.until(live.due)));
+            self.publish(state, live.with_refresh(refresh));
+            return error;
+        }
+        let delay = match error.kind() {
+            TokenErrorKind::Credentials => Duration::from_secs(5),
+            _ => state.fetch_failures.fail(),
+        };
+        let end = now.mono + delay.max(asked.min(LONGEST_COOL_DOWN));
+        let error = error.until(end);
+        state.cool_down = Some((end, error.clone()));
+        error
+    }
+
+    pub(super) fn count_unjudged(&self, state: &mut State) {
+        let unjudged = state.book.unjudged(self.now().mono);
+        self.unjudged.store(unjudged, Ordering::Relaxed);
+    }
+}
+
+/// How long a `Retry-After` is honoured while there is a live token, and while there is none.
+const LONGEST_REFRESH_DELAY: Duration = Duration::from_secs(300);
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(60);
