@@ -1,0 +1,12 @@
+//! The behaviour of the crate, rule by rule. Each file names the rules that it covers.
+#![allow(unreachable_pub)]
+
+mod book;
+mod connections;
+mod fetch;
+mod rejection;
+mod replay;
+mod requests;
+mod support;
+mod token_failures;
+mod token_lifetime;
