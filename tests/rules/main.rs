@@ -1,5 +1,5 @@
 //! The behaviour of the crate, rule by rule. Each file names the rules that it covers.
-#![allow(unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod book;
 mod connections;
