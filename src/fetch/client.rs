@@ -35,7 +35,7 @@ impl DefaultClient {
         let connector = HttpsConnectorBuilder::new().with_provider_and_platform_verifier(provider);
         let client = match connector {
             Ok(connector) => {
-                let connector = connector.https_or_http().enable_all_versions().build();
+                let connector = connector.https_or_http().enable_http1().build();
                 Ok(Client::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     .build(connector))
