@@ -171,13 +171,14 @@ fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_tls(scheme: &str) -> Option<bool> {
-    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    if is("https") || is("wss") {
-        Some(true)
-    } else if is("http") || is("ws") {
-        Some(false)
-    } else {
-        None
+    match scheme {
+        "https" => Some(true),
+        "http" => Some(false),
+        other => {
+            let is = |name: &str| other.eq_ignore_ascii_case(name);
+            let tls = is("wss") || is("https");
+            (tls || is("ws") || is("http")).then_some(tls)
+        }
     }
 }
 

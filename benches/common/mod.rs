@@ -129,7 +129,10 @@ static HEADERS: [(&str, &str); 12] = [
     ("accept-encoding", "gzip, br"),
     ("accept-language", "en"),
     ("cache-control", "no-cache"),
-    ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    (
+        "traceparent",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
     ("x-tenant", "acme"),
     ("x-feature", "trackers"),
     ("idempotency-key", "0b5e5c7c4d53"),
@@ -256,7 +259,11 @@ where
     let ready = service.ready().now_or_never();
     let ready = ready.expect("it is ready").expect("it never fails");
     let response = ready.call(request).now_or_never();
-    black_box(response.expect("it answers at once").expect("it never fails"));
+    black_box(
+        response
+            .expect("it answers at once")
+            .expect("it never fails"),
+    );
 }
 
 /// The size of the future that a service answers with.

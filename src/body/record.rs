@@ -70,7 +70,8 @@ enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) enum Part {
     Data(Bytes),
-    Trailers(HeaderMap),
+    /// Boxed, for they are rare and large.
+    Trailers(Box<HeaderMap>),
 }
 
 /// What polling a body to readiness yields.
@@ -87,7 +88,7 @@ impl Part {
     fn into_frame(self) -> Frame<Bytes> {
         match self {
             Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(trailers),
+            Self::Trailers(trailers) => Frame::trailers(*trailers),
         }
     }
 }
@@ -113,7 +114,7 @@ where
             Err(frame) => frame,
         };
         if let Ok(trailers) = frame.into_trailers() {
-            return Poll::Ready(Some(Ok(Part::Trailers(trailers))));
+            return Poll::Ready(Some(Ok(Part::Trailers(Box::new(trailers)))));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{BoxError, Service};
 
@@ -14,13 +14,15 @@ use crate::{
     token::{Claim, Key},
 };
 
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
 /// nothing but its trailers and says `UNAUTHENTICATED` (16).
 fn is_rejection<R>(response: &Response<R>) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         || response
             .headers()
-            .get("grpc-status")
+            .get(&GRPC_STATUS)
             .is_some_and(|status| status == "16")
 }
 
