@@ -1,5 +1,5 @@
-//! What a request with a live token costs: time, allocations, and the size of the future, in several
-//! shapes and through several stacks around a service that does nothing.
+//! What a request with a live token costs in time, in several shapes and through several stacks around a
+//! service that does nothing.
 //!
 //! `cargo bench --bench overhead` times them with criterion. `cargo bench --bench overhead --
 //! --count SHAPE STACK N` sends N requests and no more, to count instructions with
@@ -24,19 +24,6 @@ fn main() {
         let (mut send, _) = sender(STACKS[stack], SHAPES[shape], &layer);
         (0..number(3)).for_each(|_| send());
         return;
-    }
-
-    println!("| request | stack | allocations | bytes | future, bytes |");
-    println!("|---|---|---|---|---|");
-    for shape in SHAPES {
-        for stack in STACKS {
-            let (mut send, size) = sender(stack, shape, &layer);
-            send();
-            let allocations = allocation_counter::measure(&mut send);
-            let (count, bytes) = (allocations.count_total, allocations.bytes_total);
-            let (shape, stack) = (shape.name(), stack.name());
-            println!("| {shape} | {stack} | {count} | {bytes} | {size} |");
-        }
     }
 
     let mut criterion = Criterion::default().configure_from_args();
