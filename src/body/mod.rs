@@ -51,6 +51,13 @@ pub(crate) enum Replay<B> {
 }
 
 impl<B> ReplayBody<B> {
+    /// A body of nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            kind: Kind::Empty(SizeHint::with_exact(0)),
+        }
+    }
+
     /// A body that is sent once.
     pub(crate) fn passing(body: B) -> Self {
         Self {
