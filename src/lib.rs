@@ -5,6 +5,8 @@ mod credentials;
 mod error;
 mod fetch;
 mod layer;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod not_retried;
 mod origin;
 mod rt;
