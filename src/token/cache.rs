@@ -109,20 +109,28 @@ impl TokenCache {
         Self { shared }
     }
 
-    /// The live token's header value and generation. This is the hot path: one atomic load and a
-    /// look at the monotonic clock, unless something is due.
+    /// The live token's header value and generation.
     pub(crate) fn stamp(&self) -> Option<(HeaderValue, u64)> {
+        self.with_live(|live| (live.value.clone(), live.generation))
+    }
+
+    /// What of the live token is asked for. This is the hot path: one atomic load and a look at the
+    /// monotonic clock, unless something is due.
+    fn with_live<T>(&self, take: impl FnOnce(&Arc<Live>) -> T) -> Option<T> {
         let live = self.shared.live.load();
         let live = live.as_ref()?;
         let now = Instant::now();
         if now >= live.refresh.mono || now >= live.expires.mono || self.shared.wall_is_due(now) {
             self.shared.attend(live, now)?;
         }
-        Some((live.value.clone(), live.generation))
+        Some(take(live))
     }
 
     /// The live token, or the one that a flight brings.
     pub(crate) async fn get(&self) -> Landed {
+        if let Some(live) = self.with_live(Arc::clone) {
+            return Ok(live);
+        }
         for _ in 0..=RESTARTS {
             let landing = match self.shared.board() {
                 Boarding::Live(live) => return Ok(live),

@@ -227,3 +227,39 @@ impl Wall {
         move || *wall.0.lock().unwrap()
     }
 }
+
+// === time ===
+
+/// Equal but for the wall clock's own progress.
+pub fn assert_near(actual: Duration, expected: Duration) {
+    let (low, high) = (expected.saturating_sub(SECOND), expected + SECOND);
+    assert!(
+        (low..=high).contains(&actual),
+        "{actual:?} is not {expected:?}"
+    );
+}
+
+/// Whether a future is still pending when everything else that can run has run.
+pub async fn is_pending<F: Future>(future: F) -> bool {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..100 {
+        if futures::poll!(future.as_mut()).is_ready() {
+            return false;
+        }
+        tokio::task::yield_now().await;
+    }
+    true
+}
+
+/// Asks for the token, as a request does, and lets what that began run.
+pub async fn layer_in_use(layer: &SymblAuthLayer) {
+    layer.token().await.unwrap();
+    settle().await;
+}
+
+/// Lets all run that can, without any time passing.
+pub async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
