@@ -80,7 +80,8 @@ impl<S> Acquire<S> {
 
 async fn wait_for_token(cache: TokenCache, flight: Option<Landing>) -> Landed {
     if let Some(flight) = flight {
-        cache.wait_for(flight).await;
+        // However it ends.
+        flight.wait().await;
     }
     cache.get().await
 }

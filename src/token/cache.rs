@@ -31,7 +31,7 @@ use super::{
     service::Fetch,
 };
 use crate::{
-    TokenError, rt,
+    TokenError,
     sync::{ArcSwapOption, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
 };
 
@@ -137,7 +137,7 @@ impl TokenCache {
                 Boarding::CoolingDown(error) => return Err(error),
                 Boarding::Flight(landing) => landing,
             };
-            if let Some(landed) = wait(landing).await {
+            if let Some(landed) = landing.wait().await {
                 return landed;
             }
         }
@@ -148,7 +148,7 @@ impl TokenCache {
     pub(crate) async fn refresh(&self) -> Landed {
         for _ in 0..=RESTARTS {
             let landing = self.shared.join_or_start(FetchReason::Forced);
-            if let Some(landed) = wait(landing).await {
+            if let Some(landed) = landing.wait().await {
                 return landed;
             }
         }
@@ -166,11 +166,6 @@ impl fmt::Debug for TokenCache {
             )
             .finish_non_exhaustive()
     }
-}
-
-/// What the flight brought; `None` if it was lost, or its runtime has stopped running it.
-pub(super) async fn wait(landing: Landing) -> Option<Landed> {
-    rt::timeout(flight::OVERDUE, landing).await?.ok()
 }
 
 pub(super) fn lost() -> TokenError {
@@ -242,7 +237,7 @@ impl Shared {
         let start = state.running(now.mono).is_none();
         let launch = start.then(|| self.start(&mut state, FetchReason::Early, None, now.mono));
         if let Some(flight) = &state.flight {
-            let wait = flight.overdue.saturating_duration_since(now.mono);
+            let wait = flight.overdue().saturating_duration_since(now.mono);
             self.publish(&mut state, live.with_refresh(now.after(wait)));
         }
         drop(state);
@@ -329,7 +324,7 @@ impl State {
 
     /// The flight in the slot, unless its runtime has stopped running it.
     pub(super) fn running(&mut self, now: Instant) -> Option<&mut Flight> {
-        self.flight.as_mut().filter(|flight| now < flight.overdue)
+        self.flight.as_mut().filter(|flight| now < flight.overdue())
     }
 
     /// The error that calls without a live token fail with for now.

@@ -33,14 +33,26 @@ use super::{
 };
 use crate::{TokenError, TokenErrorKind, rt};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(35);
+const DEADLINE: Duration = Duration::from_secs(35);
 /// A flight this much past its deadline is in a runtime that does not run it.
-pub(crate) const OVERDUE: Duration = Duration::from_secs(40);
+const OVERDUE: Duration = Duration::from_secs(40);
 
 pub(crate) type Landed = Result<Arc<Live>, TokenError>;
 
-/// What waiters hold. It fails if the flight is lost.
-pub(crate) type Landing = Shared<oneshot::Receiver<Landed>>;
+/// What waiters hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Landing {
+    told: Shared<oneshot::Receiver<Landed>>,
+    overdue: Instant,
+}
+
+impl Landing {
+    /// What the flight brought; `None` if it was lost, or is overdue.
+    pub(crate) async fn wait(self) -> Option<Landed> {
+        let limit = self.overdue.saturating_duration_since(Instant::now());
+        rt::timeout(limit, self.told).await?.ok()
+    }
+}
 
 /// A flight under way, in the cache's slot. Dropping it aborts the task and fails the landing.
 #[derive(Debug)]
@@ -48,7 +60,6 @@ pub(crate) struct Flight {
     pub(crate) id: u64,
     pub(crate) reason: FetchReason,
     pub(crate) landing: Landing,
-    pub(crate) overdue: Instant,
     /// A rejection started or joined it.
     pub(crate) after_rejection: bool,
     /// The key whose rejection started it.
@@ -66,17 +77,25 @@ impl Flight {
     ) -> (Self, AbortRegistration) {
         let (tell, told) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
+        let landing = Landing {
+            told: told.shared(),
+            overdue: now + OVERDUE,
+        };
         let flight = Self {
             id,
             reason,
-            landing: told.shared(),
-            overdue: now + OVERDUE,
+            landing,
             after_rejection: made_for.is_some(),
             made_for,
             tell,
             _abort: AbortOnDrop(abort),
         };
         (flight, registration)
+    }
+
+    /// From when on its runtime is taken to have stopped running it.
+    pub(crate) fn overdue(&self) -> Instant {
+        self.landing.overdue
     }
 
     /// Tells everyone who waits. Not to be called under a lock: it wakes them.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::{
     AccessToken, FetchReason,
     book::Key,
-    cache::{RESTARTS, Shared, TokenCache, lost, wait},
+    cache::{RESTARTS, Shared, TokenCache, lost},
     flight::Landing,
 };
 use crate::{NotRetried, TokenError, sync::Ordering};
@@ -42,7 +42,7 @@ impl TokenCache {
                 Ruling::HandBack(why) => return Err(why),
                 Ruling::Wait(landing, claim) => (landing, claim),
             };
-            match wait(landing).await {
+            match landing.wait().await {
                 Some(Ok(live)) if live.generation > generation => return Ok(claim),
                 Some(Ok(_)) => return Err(NotRetried::SameToken),
                 Some(Err(error)) => return Err(NotRetried::Token(error)),
@@ -69,11 +69,6 @@ impl TokenCache {
         let mut state = self.shared.lock();
         state.book.answered(key, generation, accepted, now);
         self.shared.count_unjudged(&mut state);
-    }
-
-    /// Waits until a flight is over, however it ends.
-    pub(crate) async fn wait_for(&self, flight: Landing) {
-        wait(flight).await;
     }
 
     /// The flight that a rejection started or joined, if there is one: who cannot replay its body had

@@ -4,6 +4,7 @@
 mod book;
 mod connections;
 mod fetch;
+mod flights;
 mod rejection;
 mod replay;
 mod requests;
