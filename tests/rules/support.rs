@@ -263,3 +263,61 @@ pub async fn settle() {
         tokio::task::yield_now().await;
     }
 }
+
+// === services ===
+
+/// The number of `token-…`; 0 for none.
+pub fn number(token: &str) -> usize {
+    token
+        .strip_prefix("token-")
+        .map_or(0, |number| number.parse().unwrap())
+}
+
+pub fn get_owned(url: String) -> Request<Empty<Bytes>> {
+    get(&url)
+}
+
+/// Ready at once for its first call; its clones only once they are let.
+pub struct SlowToBeReady<S> {
+    inner: S,
+    wait: Option<futures::future::Shared<tokio::sync::oneshot::Receiver<()>>>,
+    next: futures::future::Shared<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl<S> SlowToBeReady<S> {
+    pub fn new(inner: S, wait: tokio::sync::oneshot::Receiver<()>) -> Self {
+        Self {
+            inner,
+            wait: None,
+            next: futures::FutureExt::shared(wait),
+        }
+    }
+}
+
+impl<S: Clone> Clone for SlowToBeReady<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            wait: Some(self.next.clone()),
+            next: self.next.clone(),
+        }
+    }
+}
+
+impl<R, S: Service<R>> Service<R> for SlowToBeReady<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if let Some(wait) = &mut self.wait {
+            let _ = std::task::ready!(std::pin::Pin::new(wait).poll(cx));
+            self.wait = None;
+        }
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.inner.call(request)
+    }
+}
