@@ -5,6 +5,7 @@ mod book;
 mod connections;
 mod fetch;
 mod flights;
+mod origins;
 mod rejection;
 mod replay;
 mod requests;

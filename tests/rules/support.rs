@@ -130,6 +130,11 @@ impl<B> Api<B> {
         self.seen.lock().unwrap().len()
     }
 
+    /// The headers of each call.
+    pub fn seen(&self) -> Vec<HeaderMap> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// The token of each call; empty for none.
     pub fn tokens(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
