@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod book;
+#[cfg(feature = "mock")]
 mod connections;
 mod fetch;
 mod flights;
@@ -9,6 +10,7 @@ mod origins;
 mod rejection;
 mod replay;
 mod requests;
+mod secrets;
 mod support;
 mod token_failures;
 mod token_lifetime;
