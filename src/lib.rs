@@ -1,6 +1,5 @@
 //! Authenticates outgoing HTTP with Symbl.ai access tokens.
 
-mod body;
 mod credentials;
 mod error;
 mod fetch;
@@ -9,11 +8,11 @@ mod layer;
 pub mod mock;
 mod not_retried;
 mod origin;
+mod replay;
 mod rt;
 mod sync;
 mod token;
 
-pub use body::ReplayBody;
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{TokenError, TokenErrorKind};
 #[cfg(feature = "client")]
@@ -22,4 +21,5 @@ pub use fetch::{FetchToken, InvalidEndpoint};
 pub use layer::{Builder, Placement, ResponseFuture, SymblAuth, SymblAuthLayer};
 pub use not_retried::NotRetried;
 pub use origin::{InvalidOrigin, Origin};
+pub use replay::ReplayBody;
 pub use token::{AccessToken, FetchReason, InvalidToken, TokenRequest};

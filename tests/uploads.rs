@@ -140,7 +140,8 @@ async fn upload(h2: bool, unread: Unread, content: Bytes) {
                 match unread {
                     Unread::Left => left.lock().unwrap().push(body),
                     Unread::Drained => {
-                        tokio::spawn(async move { while body.frame().await.is_some() {} });
+                        // An upload that is taken over ends in an error, again and again.
+                        tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
                     }
                     Unread::Begun => {
                         let mut read = 0;
@@ -153,6 +154,8 @@ async fn upload(h2: bool, unread: Unread, content: Bytes) {
                 }
                 return rejected::<Full<Bytes>>();
             }
+            // Over HTTP/2 the two share a connection, and its flow-control window.
+            left.lock().unwrap().clear();
             let mut read = 0;
             while let Some(frame) = body.frame().await {
                 let data = frame.unwrap().into_data().unwrap();

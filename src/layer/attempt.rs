@@ -7,10 +7,10 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, acquire::Acquire, head::Head};
+use super::{Auth, acquire::Acquire};
 use crate::{
     NotRetried,
-    body::{Replay, ReplayBody, record},
+    replay::{Replay, ReplayBody, record},
     token::{Claim, Key},
 };
 
@@ -36,8 +36,7 @@ pub(super) struct Waiting<S, B> {
 pub(super) struct Retry<S, B> {
     auth: Arc<Auth>,
     spare: S,
-    head: Head,
-    body: Replay<B>,
+    replay: Replay<B>,
     generation: u64,
 }
 
@@ -54,8 +53,7 @@ type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>
 /// A request on its way to its second attempt.
 pub(super) struct Resending<S, B> {
     pub(super) acquire: Acquire<S>,
-    head: Head,
-    body: ReplayBody<B>,
+    request: Request<ReplayBody<B>>,
     key: Key,
     claim: Option<Claim>,
 }
@@ -82,19 +80,12 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    // Moving a head costs more than all the rest. With nothing between taking it apart and putting it
-    // together again, it is moved once.
-    let (parts, body) = request.into_parts();
-    let mut request = Request::from_parts(parts, ReplayBody::empty());
-    let head = Head::save(&request);
+    let (mut request, replay) = record(request, auth.replay_limit);
     auth.placement.stamp(request.headers_mut(), value);
-    let (body, replay) = record(body, auth.replay_limit);
-    *request.body_mut() = body;
     let retry = Retry {
         auth: Arc::clone(auth),
         spare,
-        head,
-        body: replay,
+        replay,
         generation,
     };
     (ready.call(request), retry)
@@ -106,12 +97,12 @@ impl<S, B> Retry<S, B> {
         let cache = &self.auth.cache;
         if !is_rejection(&response) {
             if cache.awaits_answers() {
-                cache.answered(self.generation, &self.head.key(), true);
+                cache.answered(self.generation, &self.replay.key(), true);
             }
             return Ok(response);
         }
-        let key = self.head.key();
-        if !self.body.hold() {
+        let key = self.replay.key();
+        if !self.replay.hold() {
             cache.rejected_for_good(self.generation, &key);
             return Ok(NotRetried::Body.mark(response));
         }
@@ -136,17 +127,10 @@ impl<S, B, R> Rejected<S, B, Response<R>> {
             Err(why) => return Err(why.mark(self.response)),
         };
         drop(self.response);
-        let Retry {
-            auth,
-            spare,
-            head,
-            body,
-            ..
-        } = self.retry;
+        let retry = self.retry;
         Ok(Box::new(Resending {
-            acquire: Acquire::new(auth, spare),
-            head,
-            body: body.take_over(),
+            acquire: Acquire::new(retry.auth, retry.spare),
+            request: retry.replay.take_over(),
             key: self.key,
             claim,
         }))
@@ -161,7 +145,7 @@ where
         let Acquire {
             auth, mut service, ..
         } = self.acquire;
-        let mut request = self.head.restore(self.body);
+        let mut request = self.request;
         auth.placement.stamp(request.headers_mut(), value);
         let response = service.call(request);
         let verdict = Verdict {

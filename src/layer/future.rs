@@ -29,7 +29,7 @@ use super::{
     acquire::Acquire,
     attempt::{Rejected, Resending, Retry, Verdict, Waiting, send_first},
 };
-use crate::{body::ReplayBody, token::Landing};
+use crate::{replay::ReplayBody, token::Landing};
 
 pin_project! {
     /// The future of [`SymblAuth`](crate::SymblAuth).

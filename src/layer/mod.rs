@@ -7,7 +7,8 @@ use tower::{BoxError, Service};
 use tower_layer::Layer;
 
 use crate::{
-    AccessToken, Origin, TokenError, TokenRequest, origin::allows, token::cache::TokenCache,
+    AccessToken, Origin, TokenError, TokenRequest, origin::allows, replay::head::key,
+    token::cache::TokenCache,
 };
 
 pub use builder::Builder;
@@ -19,7 +20,6 @@ mod acquire;
 mod attempt;
 mod builder;
 mod future;
-mod head;
 mod placement;
 mod service;
 
@@ -130,7 +130,7 @@ impl SymblAuthLayer {
             return Ok(None);
         }
         let live = self.auth.cache.get().await?;
-        let key = head::key(request.method(), request.uri(), request.headers());
+        let key = key(request.method(), request.uri(), request.headers());
         self.auth
             .placement
             .stamp(request.headers_mut(), live.value.clone());

@@ -11,7 +11,10 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use super::{Auth, attempt::send_first, future::ResponseFuture};
-use crate::{body, body::ReplayBody, origin::allows};
+use crate::{
+    origin::allows,
+    replay::{self, ReplayBody},
+};
 
 /// Stamps each request with the shared token, and sends it once more if the token is rejected.
 ///
@@ -65,7 +68,7 @@ where
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if body::is_over(request.body(), auth.replay_limit) {
+        let flight = if replay::is_over(request.body(), auth.replay_limit) {
             auth.cache.flight_after_rejection()
         } else {
             None

@@ -19,13 +19,14 @@ use tower_symbl_auth::{
 
 use crate::support::*;
 
+type Requests = Vec<(Instant, Request<Full<Bytes>>)>;
 type Reply = Result<Response<Full<Bytes>>, io::Error>;
 
 /// A client that gives these replies, and then `ok()`s; and the times and bodies of its requests.
 #[derive(Clone, Default)]
 struct Endpoint {
     replies: Arc<Mutex<VecDeque<Reply>>>,
-    requests: Arc<Mutex<Vec<(Instant, Request<Full<Bytes>>)>>>,
+    requests: Arc<Mutex<Requests>>,
     delay: Duration,
 }
 

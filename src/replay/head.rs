@@ -1,8 +1,8 @@
 //! The head of a request, saved for its retry.
 //!
 //! Nearly no head is ever needed again, so saving is what must be cheap: everything of variable length
-//! goes into one buffer, which costs one allocation, where clones of the URI and of the header map cost
-//! one for each part. It is parsed again when it is needed.
+//! goes into one buffer, where clones of the URI and of the header map cost an allocation for each part.
+//! It is parsed again when it is needed.
 
 use std::sync::Arc;
 
@@ -16,54 +16,57 @@ pub(crate) struct Head {
     version: Version,
     extensions: Extensions,
     /// The URI, then name and value of each header; each after its length.
-    buffer: Vec<u8>,
+    buffer: Buffer,
 }
 
-const LENGTH: usize = 4;
 /// In the length of a header's value: that the value is marked sensitive.
 const SENSITIVE: u32 = 1 << 31;
 
 impl Head {
-    pub(crate) fn save<B>(request: &Request<B>) -> Self {
+    pub(super) fn new() -> Self {
+        Self {
+            method: Method::GET,
+            version: Version::HTTP_11,
+            extensions: Extensions::new(),
+            buffer: Buffer::new(),
+        }
+    }
+
+    /// Saves in place, for moving a buffer costs more than filling it.
+    pub(super) fn save<B>(&mut self, request: &Request<B>) {
+        self.method = request.method().clone();
+        self.version = request.version();
+        self.extensions = request.extensions().clone();
+
         let (uri, headers) = (request.uri(), request.headers());
         let scheme = uri.scheme_str().unwrap_or_default();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         let separator = if scheme.is_empty() { "" } else { "://" };
-
         let uri_len = scheme.len() + separator.len() + authority.len() + path.len();
-        let pair_len = |(name, value): (&HeaderName, &HeaderValue)| {
-            2 * LENGTH + name.as_str().len() + value.len()
-        };
-        let headers_len: usize = headers.iter().map(pair_len).sum();
-        let mut buffer = Vec::with_capacity(LENGTH + uri_len + headers_len);
 
-        put_length(&mut buffer, uri_len, 0);
+        let buffer = &mut self.buffer;
+        buffer.put_length(uri_len, 0);
         for part in [scheme, separator, authority, path] {
-            buffer.extend_from_slice(part.as_bytes());
+            buffer.put(part.as_bytes());
         }
         for (name, value) in headers {
-            put_length(&mut buffer, name.as_str().len(), 0);
-            buffer.extend_from_slice(name.as_str().as_bytes());
+            let name = name.as_str().as_bytes();
+            buffer.put_length(name.len(), 0);
+            buffer.put(name);
             let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
-            put_length(&mut buffer, value.len(), flag);
-            buffer.extend_from_slice(value.as_bytes());
-        }
-        Self {
-            method: request.method().clone(),
-            version: request.version(),
-            extensions: request.extensions().clone(),
-            buffer,
+            buffer.put_length(value.len(), flag);
+            buffer.put(value.as_bytes());
         }
     }
 
     /// The request as it was, with another body.
-    pub(crate) fn restore<B>(self, body: B) -> Request<B> {
+    pub(crate) fn restore<B>(&self, body: B) -> Request<B> {
         let (uri, headers) = self.parse();
         let mut request = Request::new(body);
-        *request.method_mut() = self.method;
+        *request.method_mut() = self.method.clone();
         *request.version_mut() = self.version;
-        *request.extensions_mut() = self.extensions;
+        *request.extensions_mut() = self.extensions.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         request
@@ -76,7 +79,7 @@ impl Head {
     }
 
     fn parse(&self) -> (Uri, HeaderMap) {
-        let mut rest = &*self.buffer;
+        let mut rest = self.buffer.bytes();
         let (uri, _) = take(&mut rest);
         let uri = Uri::try_from(uri).expect("it was a URI when it was saved");
         let mut headers = HeaderMap::new();
@@ -105,10 +108,60 @@ pub(crate) fn key(method: &Method, uri: &Uri, headers: &HeaderMap) -> Arc<str> {
     format!("{method} {origin}{}", uri.path()).into()
 }
 
-fn put_length(buffer: &mut Vec<u8>, length: usize, flag: u32) {
-    // A header's value or a URI of 2 GiB cannot be made: `http` refuses both long before.
-    let length = length as u32 | flag;
-    buffer.extend_from_slice(&length.to_le_bytes());
+/// Bytes that take no allocation of their own unless there are many of them.
+#[derive(Debug)]
+struct Buffer {
+    inline: [u8; INLINE],
+    len: usize,
+    /// All of them, once they are too many.
+    spilled: Vec<u8>,
+}
+
+/// Enough for most heads.
+const INLINE: usize = 320;
+
+impl Buffer {
+    fn new() -> Self {
+        Self {
+            inline: [0; INLINE],
+            len: 0,
+            spilled: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        match self.inline.get_mut(self.len..end) {
+            Some(free) if self.spilled.is_empty() => {
+                free.copy_from_slice(bytes);
+                self.len = end;
+            }
+            _ => self.spill(bytes),
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        if self.spilled.is_empty() {
+            self.spilled.reserve(4 * INLINE);
+            self.spilled.extend_from_slice(&self.inline[..self.len]);
+        }
+        self.spilled.extend_from_slice(bytes);
+    }
+
+    fn put_length(&mut self, length: usize, flag: u32) {
+        // A header's value or a URI of 2 GiB cannot be made: `http` refuses both long before.
+        let length = length as u32 | flag;
+        self.put(&length.to_le_bytes());
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.spilled.is_empty() {
+            &self.inline[..self.len]
+        } else {
+            &self.spilled
+        }
+    }
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> (&'a [u8], bool) {
@@ -123,13 +176,19 @@ fn take<'a>(rest: &mut &'a [u8]) -> (&'a [u8], bool) {
 mod tests {
     use super::*;
 
+    fn saved<B>(request: &Request<B>) -> Head {
+        let mut head = Head::new();
+        head.save(request);
+        head
+    }
+
     #[test]
     fn a_head_comes_back_as_it_was() {
-        for uri in [
-            "https://api.symbl.ai/v1/job?a=b",
-            "https://u@h:1/",
-            "/v1/job",
-            "*",
+        for (uri, long) in [
+            ("https://api.symbl.ai/v1/job?a=b", 0),
+            ("https://u@h:1/", 10_000),
+            ("/v1/job", 200),
+            ("*", 220),
         ] {
             let mut secret = HeaderValue::from_static("s");
             secret.set_sensitive(true);
@@ -139,12 +198,13 @@ mod tests {
                 .version(Version::HTTP_2)
                 .header("x-many", "1")
                 .header("x-many", "2")
+                .header("x-long", "l".repeat(long))
                 .header("x-bytes", HeaderValue::from_bytes(b"\xff").unwrap())
                 .header("authorization", secret)
                 .extension(7_u8)
                 .body(())
                 .unwrap();
-            let restored = Head::save(&request).restore(());
+            let restored = saved(&request).restore(());
             assert_eq!(restored.method(), request.method());
             assert_eq!(restored.uri(), request.uri());
             assert_eq!(restored.version(), request.version());
@@ -157,10 +217,10 @@ mod tests {
     #[test]
     fn the_key_leaves_the_query_out_and_takes_the_host_header_for_an_origin() {
         let request = Request::get("https://API.symbl.ai/v1/job?a=b");
-        let key = Head::save(&request.body(()).unwrap()).key();
+        let key = saved(&request.body(()).unwrap()).key();
         assert_eq!(&*key, "GET https://api.symbl.ai/v1/job");
         let request = Request::post("/v1/job").header("host", "h:1");
-        let key = Head::save(&request.body(()).unwrap()).key();
+        let key = saved(&request.body(()).unwrap()).key();
         assert_eq!(&*key, "POST h:1/v1/job");
     }
 }

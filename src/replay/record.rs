@@ -24,34 +24,31 @@
 //! inner body is polled by one attempt at a time, under the lock; wakers are called after unlocking.
 
 use std::{
-    collections::VecDeque,
     mem,
-    pin::Pin,
-    sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use tower::BoxError;
 
-use crate::sync::{Mutex, MutexGuard};
+use super::{
+    part::{Kept, Part, Polled, poll_part},
+    saved::Saved,
+};
 
 /// Empty frames take no bytes of the limit, but room all the same.
 const FRAMES: usize = 65_536;
 
 #[derive(Debug)]
-pub(crate) struct Recorder<B> {
+pub(super) struct Recorder<B> {
     inner: B,
     /// What the inner body said before it was polled.
     original: SizeHint,
-    /// What it answered when it was polled ahead of its first attempt.
-    peeked: Option<Polled>,
     ended: bool,
     failed: bool,
     phase: Phase,
-    kept: VecDeque<Part>,
+    kept: Kept,
     kept_bytes: usize,
     limit: usize,
     replayed: u64,
@@ -66,79 +63,21 @@ enum Phase {
     Taken,
 }
 
-/// A frame, which unlike `http_body`'s can be cloned: `Bytes` by counting a reference.
-#[derive(Debug, Clone)]
-pub(crate) enum Part {
-    Data(Bytes),
-    /// Boxed, for they are rare and large.
-    Trailers(Box<HeaderMap>),
-}
-
-/// What polling a body to readiness yields.
-pub(crate) type Polled = Option<Result<Part, BoxError>>;
-
-impl Part {
-    fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Trailers(_) => 0,
-        }
-    }
-
-    fn into_frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(*trailers),
-        }
-    }
-}
-
-/// Polls a body for a frame of a known kind; what is neither data nor trailers is skipped.
-pub(crate) fn poll_part<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Polled>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    loop {
-        let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-            None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            Some(Ok(frame)) => frame,
-        };
-        let frame = match frame.into_data() {
-            Ok(mut data) => {
-                // Of `Bytes` this counts a reference; any other buffer is copied, once.
-                let data = data.copy_to_bytes(data.remaining());
-                return Poll::Ready(Some(Ok(Part::Data(data))));
-            }
-            Err(frame) => frame,
-        };
-        if let Ok(trailers) = frame.into_trailers() {
-            return Poll::Ready(Some(Ok(Part::Trailers(Box::new(trailers)))));
-        }
-    }
-}
-
-pub(crate) fn into_frame(polled: Polled) -> Option<Result<Frame<Bytes>, BoxError>> {
-    polled.map(|part| part.map(Part::into_frame))
-}
-
 impl<B> Recorder<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if let Some(peeked) = self.peeked.take() {
-            return Poll::Ready(peeked);
-        }
         if self.ended {
             return Poll::Ready(None);
         }
-        let polled = ready!(poll_part(&mut self.inner, cx));
-        self.ended = !matches!(polled, Some(Ok(_)));
-        self.failed |= matches!(polled, Some(Err(_)));
-        Poll::Ready(polled)
+        // Should it panic, it has failed.
+        let failed = mem::replace(&mut self.failed, true);
+        let polled = poll_part(&mut self.inner, cx);
+        self.failed = failed || matches!(polled, Poll::Ready(Some(Err(_))));
+        self.ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        polled
     }
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
@@ -158,20 +97,17 @@ where
     }
 
     fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        match self.kept.pop_front() {
+        match self.kept.pop() {
             Some(part) => {
                 self.replayed += part.len() as u64;
                 Poll::Ready(Some(Ok(part)))
             }
-            None => {
-                self.kept = VecDeque::new();
-                self.poll_inner(cx)
-            }
+            None => self.poll_inner(cx),
         }
     }
 
     fn hint(&self, attempt: Attempt) -> SizeHint {
-        if self.peeked.is_some() || attempt == Attempt::Retry && !self.kept.is_empty() {
+        if attempt == Attempt::Retry && !self.kept.is_empty() {
             return less(&self.original, self.replayed);
         }
         self.inner.size_hint()
@@ -182,18 +118,33 @@ where
             Attempt::First => matches!(self.phase, Phase::Recording | Phase::Passing),
             Attempt::Retry => self.kept.is_empty(),
         };
-        may_end && self.peeked.is_none() && (self.ended || self.inner.is_end_stream())
+        may_end && (self.ended || self.inner.is_end_stream())
     }
 }
 
 impl<B> Recorder<B> {
+    pub(super) fn new(inner: B, original: SizeHint, limit: usize) -> Self {
+        Self {
+            inner,
+            original,
+            ended: false,
+            failed: false,
+            phase: Phase::Recording,
+            kept: Kept::default(),
+            kept_bytes: 0,
+            limit,
+            replayed: 0,
+            first: None,
+        }
+    }
+
     fn keep(&mut self, part: Part) {
         self.kept_bytes = self.kept_bytes.saturating_add(part.len());
         if self.kept_bytes > self.limit || self.kept.len() == FRAMES {
-            self.kept = VecDeque::new();
+            self.kept = Kept::default();
             self.phase = Phase::Passing;
         } else {
-            self.kept.push_back(part);
+            self.kept.push(part);
         }
     }
 }
@@ -206,9 +157,15 @@ enum Attempt {
 
 /// One attempt's view of the recorded body.
 #[derive(Debug)]
-pub(crate) struct Recorded<B> {
-    recorder: Arc<Mutex<Recorder<B>>>,
+pub(super) struct Recorded<B> {
+    saved: Arc<Saved<B>>,
     attempt: Attempt,
+}
+
+impl<B> Recorded<B> {
+    pub(super) fn saved(&self) -> Arc<Saved<B>> {
+        Arc::clone(&self.saved)
+    }
 }
 
 impl<B> Recorded<B>
@@ -216,64 +173,47 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let mut recorder = lock(&self.recorder);
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Polled> {
+        let mut recorder = self.saved.recorder();
         match self.attempt {
             Attempt::First => recorder.poll_first(cx),
             Attempt::Retry => recorder.poll_retry(cx),
         }
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        lock(&self.recorder).hint(self.attempt)
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.saved.recorder().hint(self.attempt)
     }
 
-    pub(crate) fn is_end_stream(&self) -> bool {
-        lock(&self.recorder).is_at_end(self.attempt)
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.saved.recorder().is_at_end(self.attempt)
     }
 }
 
 /// The future's handle on a body that its first attempt is sending. Dropped, it stops the recording.
 #[derive(Debug)]
 pub(crate) struct Recording<B> {
-    recorder: Arc<Mutex<Recorder<B>>>,
+    saved: Arc<Saved<B>>,
 }
 
 impl<B> Recording<B> {
-    /// Starts to record. `peeked` is what the body has answered already, if it was polled ahead.
-    pub(crate) fn start(
-        inner: B,
-        original: SizeHint,
-        peeked: Option<Polled>,
-        limit: usize,
-    ) -> (Recorded<B>, Self) {
-        let recorder = Arc::new(Mutex::new(Recorder {
-            inner,
-            original,
-            ended: matches!(peeked, Some(None | Some(Err(_)))),
-            failed: matches!(peeked, Some(Some(Err(_)))),
-            peeked,
-            phase: Phase::Recording,
-            kept: VecDeque::new(),
-            kept_bytes: 0,
-            limit,
-            replayed: 0,
-            first: None,
-        }));
+    /// The body for the first attempt, and the handle.
+    pub(super) fn start(saved: Arc<Saved<B>>) -> (Recorded<B>, Self) {
         let first = Recorded {
-            recorder: Arc::clone(&recorder),
+            saved: Arc::clone(&saved),
             attempt: Attempt::First,
         };
-        (first, Self { recorder })
+        (first, Self { saved })
+    }
+
+    pub(super) fn saved(&self) -> &Saved<B> {
+        &self.saved
     }
 
     /// Holds the first attempt's body back, to be taken over or let go. `false` if that cannot be:
     /// the body has failed, or was over the limit.
-    pub(crate) fn hold(&self) -> bool {
-        if self.recorder.is_poisoned() {
-            return false; // the inner body panicked
-        }
-        let mut recorder = lock(&self.recorder);
+    pub(super) fn hold(&self) -> bool {
+        let mut recorder = self.saved.recorder();
         let can = recorder.phase == Phase::Recording && !recorder.failed;
         if can {
             recorder.phase = Phase::Held;
@@ -282,14 +222,14 @@ impl<B> Recording<B> {
     }
 
     /// Takes the held body over, for the retry.
-    pub(crate) fn take_over(self) -> Recorded<B> {
-        let mut recorder = lock(&self.recorder);
+    pub(super) fn take_over(self) -> Recorded<B> {
+        let mut recorder = self.saved.recorder();
         recorder.phase = Phase::Taken;
         let first = recorder.first.take();
         drop(recorder);
         wake(first);
         Recorded {
-            recorder: Arc::clone(&self.recorder),
+            saved: Arc::clone(&self.saved),
             attempt: Attempt::Retry,
         }
     }
@@ -297,7 +237,7 @@ impl<B> Recording<B> {
 
 impl<B> Drop for Recording<B> {
     fn drop(&mut self) {
-        let mut recorder = lock(&self.recorder);
+        let mut recorder = self.saved.recorder();
         let first = match recorder.phase {
             Phase::Recording => None,
             Phase::Held => recorder.first.take(),
@@ -309,10 +249,6 @@ impl<B> Drop for Recording<B> {
         drop(kept);
         wake(first);
     }
-}
-
-fn lock<B>(recorder: &Mutex<Recorder<B>>) -> MutexGuard<'_, Recorder<B>> {
-    recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wake(waker: Option<Waker>) {
@@ -332,7 +268,7 @@ fn less(hint: &SizeHint, bytes: u64) -> SizeHint {
 
 /// What the first attempt's body fails with once its retry has taken the body over.
 #[derive(Debug)]
-pub(crate) struct TakenOver;
+struct TakenOver;
 
 impl std::fmt::Display for TakenOver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,19 +1,24 @@
-//! The body that can be sent twice.
+//! What is kept of a request so that it can be sent twice: its head, and its body while it passes.
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures::task::noop_waker_ref;
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use record::{Part, Recorded, Recording, into_frame, poll_part};
+use part::{into_frame, poll_part};
+use record::{Recorded, Recorder, Recording};
+use saved::Saved;
 
+pub(crate) mod head;
+mod part;
 mod record;
+mod saved;
 
 /// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends: the original's frames, in
 /// time, and a record of them for the one retry.
@@ -23,7 +28,7 @@ mod record;
 /// replay limit. The size hint is the original's on both attempts, and so is `Content-Length`.
 ///
 /// On a rejection the retry takes the body over: this one, should it still be polled, then ends in an
-/// error. A body that is in memory is not taken over but sent again, from the same memory.
+/// error.
 #[derive(Debug)]
 pub struct ReplayBody<B> {
     kind: Kind<B>,
@@ -33,8 +38,6 @@ pub struct ReplayBody<B> {
 enum Kind<B> {
     /// Nothing to send, in the original's own words.
     Empty(SizeHint),
-    /// One frame in memory, until it is sent.
-    Memory(Option<Bytes>),
     Recorded(Recorded<B>),
     /// Not to be sent again. The lock makes it `Sync`, and is never contended.
     Passing(Mutex<B>),
@@ -43,18 +46,16 @@ enum Kind<B> {
 /// What the retry is made of.
 #[derive(Debug)]
 pub(crate) enum Replay<B> {
-    Empty(SizeHint),
-    Memory(Bytes),
+    Empty(Arc<Saved<B>>, SizeHint),
     Recording(Recording<B>),
-    /// Known in advance to be over the limit.
-    Never,
+    /// Known in advance to be over the limit: there will be none.
+    Never(Arc<Saved<B>>),
 }
 
 impl<B> ReplayBody<B> {
-    /// A body of nothing.
-    pub(crate) fn empty() -> Self {
+    fn empty() -> Self {
         Self {
-            kind: Kind::Empty(SizeHint::with_exact(0)),
+            kind: Kind::Empty(SizeHint::default()),
         }
     }
 
@@ -71,65 +72,69 @@ pub(crate) fn is_over<B: Body>(body: &B, limit: usize) -> bool {
     body.size_hint().lower() > limit as u64
 }
 
-/// The body for the first attempt, and what the retry will be made of.
-pub(crate) fn record<B>(mut body: B, limit: usize) -> (ReplayBody<B>, Replay<B>)
+/// Saves a request's head, and begins to record its body.
+pub(crate) fn record<B>(request: Request<B>, limit: usize) -> (Request<ReplayBody<B>>, Replay<B>)
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
+    // Moving a head costs as much as saving it. With nothing between taking it apart and putting it
+    // together again, it is moved once.
+    let (parts, body) = request.into_parts();
+    let mut request = Request::from_parts(parts, ReplayBody::empty());
     let hint = body.size_hint();
-    if body.is_end_stream() {
-        let kind = Kind::Empty(hint);
-        return (ReplayBody { kind }, Replay::Empty(hint));
-    }
-    if hint.lower() > limit as u64 {
-        return (ReplayBody::passing(body), Replay::Never);
-    }
-    let mut peeked = None;
-    if let Some(length) = hint.exact() {
-        // A body in memory has its one frame there already, and no use for a record. Any other is
-        // polled once more, with a waker of its own, by whoever sends it.
-        let mut cx = Context::from_waker(noop_waker_ref());
-        if let Poll::Ready(polled) = poll_part(&mut body, &mut cx) {
-            match polled {
-                Some(Ok(Part::Data(data)))
-                    if data.len() as u64 == length && body.is_end_stream() =>
-                {
-                    let kind = Kind::Memory(Some(data.clone()));
-                    return (ReplayBody { kind }, Replay::Memory(data));
-                }
-                polled => peeked = Some(polled),
-            }
-        }
-    }
-    let (first, recording) = Recording::start(body, hint, peeked, limit);
-    let kind = Kind::Recorded(first);
-    (ReplayBody { kind }, Replay::Recording(recording))
+    let (kind, replay) = if body.is_end_stream() {
+        let saved = Saved::new(&request, None);
+        (Kind::Empty(hint), Replay::Empty(saved, hint))
+    } else if hint.lower() > limit as u64 {
+        let saved = Saved::new(&request, None);
+        (Kind::Passing(Mutex::new(body)), Replay::Never(saved))
+    } else {
+        let saved = Saved::new(&request, Some(Recorder::new(body, hint, limit)));
+        let (first, recording) = Recording::start(saved);
+        (Kind::Recorded(first), Replay::Recording(recording))
+    };
+    request.body_mut().kind = kind;
+    (request, replay)
 }
 
 impl<B> Replay<B> {
-    /// Holds the first attempt's body back. `false` if there will be no replay.
-    pub(crate) fn hold(&self) -> bool {
+    fn saved(&self) -> &Saved<B> {
         match self {
-            Self::Empty(_) | Self::Memory(_) => true,
-            Self::Recording(recording) => recording.hold(),
-            Self::Never => false,
+            Self::Empty(saved, _) | Self::Never(saved) => saved,
+            Self::Recording(recording) => recording.saved(),
         }
     }
 
-    /// The body for the retry.
+    /// What the book of rejections knows the request by.
+    pub(crate) fn key(&self) -> Arc<str> {
+        self.saved().head.key()
+    }
+
+    /// Holds the first attempt's body back. `false` if there will be no replay.
+    pub(crate) fn hold(&self) -> bool {
+        match self {
+            Self::Empty(..) => true,
+            Self::Recording(recording) => recording.hold(),
+            Self::Never(_) => false,
+        }
+    }
+
+    /// The request once more, as it was; its body is taken over from the first attempt.
     ///
     /// # Panics
     ///
-    /// If `hold` has not said that there is to be one.
-    pub(crate) fn take_over(self) -> ReplayBody<B> {
-        let kind = match self {
-            Self::Empty(hint) => Kind::Empty(hint),
-            Self::Memory(data) => Kind::Memory(Some(data)),
-            Self::Recording(recording) => Kind::Recorded(recording.take_over()),
-            Self::Never => unreachable!("what is not held is not taken over"),
+    /// If `hold` has not said that there is to be a replay.
+    pub(crate) fn take_over(self) -> Request<ReplayBody<B>> {
+        let (saved, kind) = match self {
+            Self::Empty(saved, hint) => (saved, Kind::Empty(hint)),
+            Self::Recording(recording) => {
+                let recorded = recording.take_over();
+                (recorded.saved(), Kind::Recorded(recorded))
+            }
+            Self::Never(_) => unreachable!("what is not held is not taken over"),
         };
-        ReplayBody { kind }
+        saved.head.restore(ReplayBody { kind })
     }
 }
 
@@ -147,9 +152,6 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = match &mut self.kind {
             Kind::Empty(_) => return Poll::Ready(None),
-            Kind::Memory(data) => {
-                return Poll::Ready(data.take().map(|data| Ok(Frame::data(data))));
-            }
             Kind::Recorded(recorded) => recorded.poll(cx),
             Kind::Passing(body) => {
                 poll_part(body.get_mut().unwrap_or_else(PoisonError::into_inner), cx)
@@ -161,7 +163,6 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Empty(hint) => *hint,
-            Kind::Memory(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Recorded(recorded) => recorded.size_hint(),
             Kind::Passing(body) => body
                 .lock()
@@ -173,7 +174,6 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty(_) => true,
-            Kind::Memory(data) => data.is_none(),
             Kind::Recorded(recorded) => recorded.is_end_stream(),
             Kind::Passing(body) => body
                 .lock()

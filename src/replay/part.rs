@@ -1,0 +1,99 @@
+//! Frames as they are kept.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tower::BoxError;
+
+/// A frame, which unlike `http_body`'s can be cloned: `Bytes` by counting a reference.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Data(Bytes),
+    /// Boxed, for they are rare and large.
+    Trailers(Box<HeaderMap>),
+}
+
+/// What polling a body to readiness yields.
+pub(super) type Polled = Option<Result<Part, BoxError>>;
+
+impl Part {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data),
+            Self::Trailers(trailers) => Frame::trailers(*trailers),
+        }
+    }
+}
+
+/// Polls a body for a frame of a known kind; what is neither data nor trailers is skipped.
+pub(super) fn poll_part<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Polled>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    loop {
+        let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            Some(Ok(frame)) => frame,
+        };
+        let frame = match frame.into_data() {
+            Ok(mut data) => {
+                // Of `Bytes` this counts a reference; any other buffer is copied, once.
+                let data = data.copy_to_bytes(data.remaining());
+                return Poll::Ready(Some(Ok(Part::Data(data))));
+            }
+            Err(frame) => frame,
+        };
+        if let Ok(trailers) = frame.into_trailers() {
+            return Poll::Ready(Some(Ok(Part::Trailers(Box::new(trailers)))));
+        }
+    }
+}
+
+pub(super) fn into_frame(polled: Polled) -> Option<Result<Frame<Bytes>, BoxError>> {
+    polled.map(|part| part.map(Part::into_frame))
+}
+
+/// What is kept of a body, in order. The first part takes no allocation: a body in memory has no more.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    first: Option<Part>,
+    rest: VecDeque<Part>,
+}
+
+impl Kept {
+    pub(super) fn push(&mut self, part: Part) {
+        if self.is_empty() {
+            self.first = Some(part);
+        } else {
+            self.rest.push_back(part);
+        }
+    }
+
+    /// The oldest. The parts must not be pushed to once one has been popped.
+    pub(super) fn pop(&mut self) -> Option<Part> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
