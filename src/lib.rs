@@ -1,5 +1,7 @@
 //! Authenticates outgoing HTTP with Symbl.ai access tokens.
 
+#![forbid(unsafe_code)]
+
 mod credentials;
 mod error;
 mod fetch;

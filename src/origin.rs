@@ -158,6 +158,16 @@ pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool
     }
 }
 
+/// Scheme and authority as an origin writes them, so that one origin has one name.
+pub(crate) fn canonical(scheme: &str, authority: &Authority) -> String {
+    match (is_tls(scheme), host_and_port(authority)) {
+        (Some(tls), Some((host, port))) => {
+            Origin::new(tls, host, port.unwrap_or(default_port(tls))).to_string()
+        }
+        _ => format!("{scheme}://{authority}").to_ascii_lowercase(),
+    }
+}
+
 /// `None` for what never matches: userinfo, an empty host, a trailing dot, a port that is no number.
 fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
     let (whole, host) = (authority.as_str(), authority.host());
@@ -167,7 +177,10 @@ fn host_and_port(authority: &Authority) -> Option<(&str, Option<u16>)> {
     if whole.len() == host.len() {
         return Some((host, None));
     }
-    Some((host, Some(authority.port_u16()?)))
+    let port = authority.port()?;
+    // Digits alone: a number may have a sign.
+    let is_number = port.as_str().bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| (host, Some(port.as_u16())))
 }
 
 fn is_tls(scheme: &str) -> Option<bool> {

@@ -31,6 +31,7 @@ pub(super) struct Attempt<C> {
     pub(super) credentials: Credentials,
     pub(super) endpoint: Uri,
     pub(super) client: C,
+    pub(super) timeout: Duration,
 }
 
 impl<C, B> Service<TokenRequest> for Attempt<C>
@@ -70,7 +71,9 @@ where
         let response = client.call(request).await.map_err(fail)?;
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
-            let body = rt::timeout(MESSAGE_TIMEOUT, read(body)).await;
+            // The status is what counts: reading on must end before the attempt times out.
+            let left = self.timeout.saturating_sub(Moment::now().since(sent));
+            let body = rt::timeout(MESSAGE_TIMEOUT.min(left / 2), read(body)).await;
             let message = body.and_then(|read| wire::message(&read.ok()?));
             return Err(self.refused(parts.status, &parts.headers, message));
         }
@@ -134,8 +137,9 @@ where
 /// Seconds, or an HTTP date (RFC 9110, section 10.2.3).
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let value = value.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than that many seconds is as good as for ever.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
@@ -143,10 +147,14 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 
 /// What of the endpoint's message is shown: 200 characters in one line, without the secret.
 fn shown(message: &str, secret: &str) -> String {
-    let masked = match secret {
-        "" => message.to_owned(),
-        secret => message.replace(secret, "[redacted]"),
-    };
+    // As it is, as JSON writes it, and without the line break that a file may have added.
+    let escaped = serde_json::Value::from(secret).to_string();
+    let mut masked = message.to_owned();
+    for form in [secret, &escaped[1..escaped.len() - 1], secret.trim()] {
+        if !form.is_empty() {
+            masked = masked.replace(form, "[redacted]");
+        }
+    }
     let plain = masked.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(200).collect()
 }

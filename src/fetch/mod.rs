@@ -132,6 +132,7 @@ where
             credentials: self.credentials.clone(),
             endpoint: self.endpoint.clone(),
             client: self.client.clone(),
+            timeout: self.timeout,
         };
         let limit = self.timeout;
         let timed = Timeout::new(attempt, limit).map_err(move |error| timed_out(error, limit));

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use tower::{BoxError, Service};
 
 use super::Auth;
-use crate::token::{Landed, Landing, cache::TokenCache};
+use crate::token::{Landed, Landing, Live, cache::TokenCache};
 
 /// After so many waits the token is sent even if it has expired: a rejection is mended, but waiting
 /// for an inner service slower than the token's whole life would never end.
@@ -25,6 +25,8 @@ pub(super) struct Acquire<S> {
     pub(super) service: S,
     token: Option<BoxFuture<'static, Landed>>,
     waits: usize,
+    /// The token that was waited for last.
+    last: Option<Arc<Live>>,
 }
 
 impl<S> Acquire<S> {
@@ -44,6 +46,7 @@ impl<S> Acquire<S> {
             service,
             token: None,
             waits: 0,
+            last: None,
         }
     }
 
@@ -57,10 +60,9 @@ impl<S> Acquire<S> {
         S::Error: Into<BoxError>,
     {
         let cache = &self.auth.cache;
-        let mut last = None;
         loop {
             if let Some(token) = &mut self.token {
-                last = Some(ready!(token.poll_unpin(cx))?);
+                self.last = Some(ready!(token.poll_unpin(cx))?);
                 self.token = None;
                 self.waits += 1;
             }
@@ -68,7 +70,7 @@ impl<S> Acquire<S> {
             if let Some(stamp) = cache.stamp() {
                 return Poll::Ready(Ok(stamp));
             }
-            if let Some(live) = last.take().filter(|_| self.waits >= WAITS) {
+            if let Some(live) = self.last.take().filter(|_| self.waits >= WAITS) {
                 return Poll::Ready(Ok((live.value.clone(), live.generation)));
             }
             // The ready instance goes, and its permit or slot with it; a clone has none.

@@ -17,13 +17,16 @@ use crate::{
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
-/// nothing but its trailers and says `UNAUTHENTICATED` (16).
+/// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16).
 fn is_rejection<R>(response: &Response<R>) -> bool {
-    response.status() == StatusCode::UNAUTHORIZED
-        || response
-            .headers()
-            .get(&GRPC_STATUS)
-            .is_some_and(|status| status == "16")
+    match response.status() {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::OK => {
+            let status = response.headers().get(&GRPC_STATUS);
+            status.is_some_and(|status| status == "16")
+        }
+        _ => false,
+    }
 }
 
 /// A request that waits for a token, and for an instance to send it with.
@@ -164,7 +167,7 @@ impl Verdict {
         match self.claim {
             Some(claim) if accepted => claim.accepted(),
             Some(claim) => claim.rejected(self.generation),
-            None => (self.auth.cache).answered(self.generation, &self.key, accepted),
+            None => (self.auth.cache).retried(self.generation, &self.key, accepted),
         }
         if accepted {
             response

@@ -123,9 +123,10 @@ where
                     }
                 }
                 StateProj::First { response, retry } => {
-                    // An error drops the retry with this future, and lets the body go on.
-                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                    match take(retry).answered(response) {
+                    let response = ready!(response.poll(cx));
+                    // An error drops it, and lets the body go on.
+                    let retry = take(retry);
+                    match retry.answered(response.map_err(Into::into)?) {
                         Ok(response) => return Poll::Ready(Ok(response)),
                         Err(rejected) => State::Rejected {
                             rejected: Some(rejected),
@@ -150,8 +151,9 @@ where
                     }
                 }
                 StateProj::Second { response, verdict } => {
-                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                    return Poll::Ready(Ok(take(verdict).on(response)));
+                    let response = ready!(response.poll(cx));
+                    let verdict = take(verdict);
+                    return Poll::Ready(Ok(verdict.on(response.map_err(Into::into)?)));
                 }
             };
             state.set(next);

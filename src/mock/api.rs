@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{
-    server::{Answer, answer, message, read},
+    server::{Answer, answer, discard, message, read},
     state::Shared,
 };
 
@@ -58,6 +58,7 @@ async fn text(shared: &Shared, request: Request<Incoming>) -> Answer {
 
 async fn upload(shared: &Shared, request: Request<Incoming>) -> Answer {
     if !request.headers().contains_key(header::CONTENT_LENGTH) {
+        discard(request);
         return message(StatusCode::LENGTH_REQUIRED, "Content-Length is required");
     }
     let query = request.uri().query().unwrap_or_default();
@@ -100,7 +101,7 @@ impl Records {
             json!({
                 "id": new_id(),
                 "text": message["payload"]["content"],
-                "from": message["from"],
+                "from": { "name": message["from"]["name"], "email": message["from"]["userId"] },
                 "startTime": TIME,
                 "endTime": TIME,
                 "conversationId": conversation,
@@ -160,8 +161,7 @@ fn members(messages: &[Value]) -> Vec<Value> {
     let mut members: Vec<Value> = Vec::new();
     for from in messages.iter().map(|message| &message["from"]) {
         if from["name"].is_string() && members.iter().all(|member| member["name"] != from["name"]) {
-            let email = &from["userId"];
-            members.push(json!({ "id": new_id(), "name": from["name"], "email": email }));
+            members.push(json!({ "id": new_id(), "name": from["name"], "email": from["email"] }));
         }
     }
     members

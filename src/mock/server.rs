@@ -48,7 +48,7 @@ async fn route(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer
     shared.count(|counts| counts.api_requests += 1);
     if !shared.tokens().accepts(request.headers()) {
         shared.count(|counts| counts.rejections += 1);
-        // Answered before its body is read, as a gateway would.
+        discard(request);
         let text = "Token validation failed for provided token.";
         return Ok(message(StatusCode::UNAUTHORIZED, text));
     }
@@ -61,7 +61,8 @@ async fn token(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Di
         Some(TokenReply::Status(status)) => return Ok(scripted(status)),
         Some(TokenReply::RetryAfter(status, delay)) => {
             let mut answer = scripted(status);
-            let seconds = delay.as_secs().into();
+            let seconds = delay.as_secs_f64().ceil() as u64;
+            let seconds = seconds.into();
             answer.headers_mut().insert(header::RETRY_AFTER, seconds);
             return Ok(answer);
         }
@@ -90,6 +91,14 @@ async fn token(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Di
             message(StatusCode::BAD_REQUEST, text)
         }
     })
+}
+
+/// For an answer before the body is read, as a gateway gives it. The body is read on all the same: were
+/// it not, HTTP/1.1 clients would find the connection reset, and might never see the answer.
+pub(super) fn discard(request: Request<Incoming>) {
+    let mut body = request.into_body();
+    // Ends with its connection at the latest.
+    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
 }
 
 /// A body of at most 16 MiB.

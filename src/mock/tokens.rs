@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{APP_ID, APP_SECRET, TokenReply};
+use crate::token::LONGEST_LIFETIME;
 
 pub(super) struct Tokens {
     pub(super) lifetime: Duration,
@@ -46,8 +47,9 @@ impl Tokens {
             }
         }
         let token = new_token();
-        self.known.insert(token.clone(), now + self.lifetime);
-        let response = response(&token, self.lifetime);
+        let lifetime = self.lifetime.min(LONGEST_LIFETIME);
+        self.known.insert(token.clone(), now + lifetime);
+        let response = response(&token, lifetime);
         self.newest = Some(token);
         response
     }

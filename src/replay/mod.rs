@@ -1,6 +1,7 @@
 //! What is kept of a request so that it can be sent twice: its head, and its body while it passes.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -13,7 +14,7 @@ use tower::BoxError;
 
 use part::{into_frame, poll_part};
 use record::{Recorded, Recorder, Recording};
-use saved::Saved;
+use saved::Shared;
 
 pub(crate) mod head;
 mod part;
@@ -28,13 +29,11 @@ mod saved;
 /// replay limit. The size hint is the original's on both attempts, and so is `Content-Length`.
 ///
 /// On a rejection the retry takes the body over: this one, should it still be polled, then ends in an
-/// error.
-#[derive(Debug)]
+/// error, however often it is polled: what was sent of it must not pass for the whole.
 pub struct ReplayBody<B> {
     kind: Kind<B>,
 }
 
-#[derive(Debug)]
 enum Kind<B> {
     /// Nothing to send, in the original's own words.
     Empty(SizeHint),
@@ -44,12 +43,11 @@ enum Kind<B> {
 }
 
 /// What the retry is made of.
-#[derive(Debug)]
 pub(crate) enum Replay<B> {
-    Empty(Arc<Saved<B>>, SizeHint),
+    Empty(Shared<B>, SizeHint),
     Recording(Recording<B>),
     /// Known in advance to be over the limit: there will be none.
-    Never(Arc<Saved<B>>),
+    Never(Shared<B>),
 }
 
 impl<B> ReplayBody<B> {
@@ -84,13 +82,14 @@ where
     let mut request = Request::from_parts(parts, ReplayBody::empty());
     let hint = body.size_hint();
     let (kind, replay) = if body.is_end_stream() {
-        let saved = Saved::new(&request, None);
+        let saved = Shared::new(None, |head| head.save(&request));
         (Kind::Empty(hint), Replay::Empty(saved, hint))
     } else if hint.lower() > limit as u64 {
-        let saved = Saved::new(&request, None);
+        let saved = Shared::new(None, |head| head.save_for_key(&request));
         (Kind::Passing(Mutex::new(body)), Replay::Never(saved))
     } else {
-        let saved = Saved::new(&request, Some(Recorder::new(body, hint, limit)));
+        let recorder = Recorder::new(body, hint, limit);
+        let saved = Shared::new(Some(recorder), |head| head.save(&request));
         let (first, recording) = Recording::start(saved);
         (Kind::Recorded(first), Replay::Recording(recording))
     };
@@ -99,16 +98,13 @@ where
 }
 
 impl<B> Replay<B> {
-    fn saved(&self) -> &Saved<B> {
-        match self {
-            Self::Empty(saved, _) | Self::Never(saved) => saved,
-            Self::Recording(recording) => recording.saved(),
-        }
-    }
-
     /// What the book of rejections knows the request by.
     pub(crate) fn key(&self) -> Arc<str> {
-        self.saved().head.key()
+        let saved = match self {
+            Self::Empty(saved, _) | Self::Never(saved) => saved.lock(),
+            Self::Recording(recording) => recording.saved(),
+        };
+        saved.head.key()
     }
 
     /// Holds the first attempt's body back. `false` if there will be no replay.
@@ -126,15 +122,15 @@ impl<B> Replay<B> {
     ///
     /// If `hold` has not said that there is to be a replay.
     pub(crate) fn take_over(self) -> Request<ReplayBody<B>> {
-        let (saved, kind) = match self {
-            Self::Empty(saved, hint) => (saved, Kind::Empty(hint)),
+        let (head, kind) = match self {
+            Self::Empty(saved, hint) => (saved.lock().head.give_up(), Kind::Empty(hint)),
             Self::Recording(recording) => {
-                let recorded = recording.take_over();
-                (recorded.saved(), Kind::Recorded(recorded))
+                let (head, recorded) = recording.take_over();
+                (head, Kind::Recorded(recorded))
             }
             Self::Never(_) => unreachable!("what is not held is not taken over"),
         };
-        saved.head.restore(ReplayBody { kind })
+        head.restore(ReplayBody { kind })
     }
 }
 
@@ -180,5 +176,20 @@ where
                 .unwrap_or_else(PoisonError::into_inner)
                 .is_end_stream(),
         }
+    }
+}
+
+// Nothing is ever pinned in place: the bodies within are `Unpin` when they are polled.
+impl<B> Unpin for ReplayBody<B> {}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    /// Shows neither the body nor what is kept of the head.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Empty(_) => "empty",
+            Kind::Recorded(_) => "recorded",
+            Kind::Passing(_) => "passing",
+        };
+        f.debug_tuple("ReplayBody").field(&kind).finish()
     }
 }

@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use tower::BoxError;
 
 /// A frame, which unlike `http_body`'s can be cloned: `Bytes` by counting a reference.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Part {
     Data(Bytes),
     /// Boxed, for they are rare and large.
@@ -69,7 +69,7 @@ pub(super) fn into_frame(polled: Polled) -> Option<Result<Frame<Bytes>, BoxError
 }
 
 /// What is kept of a body, in order. The first part takes no allocation: a body in memory has no more.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Kept {
     first: Option<Part>,
     rest: VecDeque<Part>,

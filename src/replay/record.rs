@@ -25,7 +25,6 @@
 
 use std::{
     mem,
-    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -33,14 +32,15 @@ use http_body::{Body, SizeHint};
 use tower::BoxError;
 
 use super::{
+    head::Head,
     part::{Kept, Part, Polled, poll_part},
-    saved::Saved,
+    saved::{Saved, Shared},
 };
+use crate::sync::MutexGuard;
 
 /// Empty frames take no bytes of the limit, but room all the same.
 const FRAMES: usize = 65_536;
 
-#[derive(Debug)]
 pub(super) struct Recorder<B> {
     inner: B,
     /// What the inner body said before it was polled.
@@ -84,10 +84,13 @@ where
         let polled = match self.phase {
             Phase::Recording | Phase::Passing => self.poll_inner(cx),
             Phase::Held => Poll::Pending,
-            Phase::Taken => return Poll::Ready(Some(Err(TakenOver.into()))),
+            Phase::Taken => return Poll::Ready(taken_over()),
         };
         match &polled {
-            Poll::Pending => self.first = Some(cx.waker().clone()),
+            Poll::Pending => match &mut self.first {
+                Some(waker) => waker.clone_from(cx.waker()),
+                first => *first = Some(cx.waker().clone()),
+            },
             Poll::Ready(Some(Ok(part))) if self.phase == Phase::Recording => {
                 self.keep(part.clone());
             }
@@ -118,7 +121,8 @@ where
             Attempt::First => matches!(self.phase, Phase::Recording | Phase::Passing),
             Attempt::Retry => self.kept.is_empty(),
         };
-        may_end && (self.ended || self.inner.is_end_stream())
+        // What the original says, though this knows that it has ended: both attempts say the same.
+        may_end && self.inner.is_end_stream()
     }
 }
 
@@ -156,16 +160,9 @@ enum Attempt {
 }
 
 /// One attempt's view of the recorded body.
-#[derive(Debug)]
 pub(super) struct Recorded<B> {
-    saved: Arc<Saved<B>>,
+    saved: Shared<B>,
     attempt: Attempt,
-}
-
-impl<B> Recorded<B> {
-    pub(super) fn saved(&self) -> Arc<Saved<B>> {
-        Arc::clone(&self.saved)
-    }
 }
 
 impl<B> Recorded<B>
@@ -174,46 +171,62 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let mut recorder = self.saved.recorder();
-        match self.attempt {
-            Attempt::First => recorder.poll_first(cx),
-            Attempt::Retry => recorder.poll_retry(cx),
+        let mut saved = self.saved.lock();
+        match (&mut saved.recorder, self.attempt) {
+            (Some(recorder), Attempt::First) => recorder.poll_first(cx),
+            (Some(recorder), Attempt::Retry) => recorder.poll_retry(cx),
+            // The retry has come and gone.
+            (None, _) => Poll::Ready(taken_over()),
         }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.saved.recorder().hint(self.attempt)
+        let saved = self.saved.lock();
+        let recorder = saved.recorder.as_ref();
+        recorder.map_or_else(SizeHint::default, |it| it.hint(self.attempt))
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.saved.recorder().is_at_end(self.attempt)
+        let saved = self.saved.lock();
+        let recorder = saved.recorder.as_ref();
+        recorder.is_some_and(|it| it.is_at_end(self.attempt))
+    }
+}
+
+impl<B> Drop for Recorded<B> {
+    /// Nobody polls the body after its retry, though a first attempt that is stuck may hold on to it.
+    fn drop(&mut self) {
+        if self.attempt == Attempt::Retry {
+            let recorder = self.saved.lock().recorder.take();
+            drop(recorder);
+        }
     }
 }
 
 /// The future's handle on a body that its first attempt is sending. Dropped, it stops the recording.
-#[derive(Debug)]
 pub(crate) struct Recording<B> {
-    saved: Arc<Saved<B>>,
+    saved: Shared<B>,
 }
 
 impl<B> Recording<B> {
     /// The body for the first attempt, and the handle.
-    pub(super) fn start(saved: Arc<Saved<B>>) -> (Recorded<B>, Self) {
+    pub(super) fn start(saved: Shared<B>) -> (Recorded<B>, Self) {
         let first = Recorded {
-            saved: Arc::clone(&saved),
+            saved: saved.clone(),
             attempt: Attempt::First,
         };
         (first, Self { saved })
     }
 
-    pub(super) fn saved(&self) -> &Saved<B> {
-        &self.saved
+    pub(super) fn saved(&self) -> MutexGuard<'_, Saved<B>> {
+        self.saved.lock()
     }
 
     /// Holds the first attempt's body back, to be taken over or let go. `false` if that cannot be:
     /// the body has failed, or was over the limit.
     pub(super) fn hold(&self) -> bool {
-        let mut recorder = self.saved.recorder();
+        let mut saved = self.saved.lock();
+        let recorder = saved.recorder.as_mut().expect(BEFORE_RETRY);
         let can = recorder.phase == Phase::Recording && !recorder.failed;
         if can {
             recorder.phase = Phase::Held;
@@ -221,33 +234,45 @@ impl<B> Recording<B> {
         can
     }
 
-    /// Takes the held body over, for the retry.
-    pub(super) fn take_over(self) -> Recorded<B> {
-        let mut recorder = self.saved.recorder();
+    /// Takes the held body over, for the retry, with the head that it belongs to.
+    pub(super) fn take_over(self) -> (Head, Recorded<B>) {
+        let mut saved = self.saved.lock();
+        let recorder = saved.recorder.as_mut().expect(BEFORE_RETRY);
         recorder.phase = Phase::Taken;
         let first = recorder.first.take();
-        drop(recorder);
+        let head = saved.head.give_up();
+        drop(saved);
         wake(first);
-        Recorded {
-            saved: Arc::clone(&self.saved),
+        let retry = Recorded {
+            saved: self.saved.clone(),
             attempt: Attempt::Retry,
-        }
+        };
+        (head, retry)
     }
 }
 
+const BEFORE_RETRY: &str = "only the retry frees the recorder";
+
 impl<B> Drop for Recording<B> {
     fn drop(&mut self) {
-        let mut recorder = self.saved.recorder();
-        let first = match recorder.phase {
-            Phase::Recording => None,
-            Phase::Held => recorder.first.take(),
-            Phase::Passing | Phase::Taken => return,
-        };
-        recorder.phase = Phase::Passing;
-        let kept = mem::take(&mut recorder.kept);
-        drop(recorder);
-        drop(kept);
-        wake(first);
+        let mut saved = self.saved.lock();
+        let head = saved.head.release();
+        let mut freed = None;
+        if let Some(recorder) = &mut saved.recorder {
+            let first = match recorder.phase {
+                Phase::Held => recorder.first.take(),
+                _ => None,
+            };
+            if recorder.phase != Phase::Taken {
+                recorder.phase = Phase::Passing;
+                freed = Some((mem::take(&mut recorder.kept), first));
+            }
+        }
+        drop(saved);
+        drop(head);
+        if let Some((_kept, first)) = freed {
+            wake(first);
+        }
     }
 }
 
@@ -264,6 +289,10 @@ fn less(hint: &SizeHint, bytes: u64) -> SizeHint {
         rest.set_upper(upper.saturating_sub(bytes));
     }
     rest
+}
+
+fn taken_over() -> Polled {
+    Some(Err(TakenOver.into()))
 }
 
 /// What the first attempt's body fails with once its retry has taken the body over.

@@ -17,7 +17,8 @@
 //!
 //! Who judges is the retry of the request that started the refresh. When there is none (the request
 //! could not be replayed, or its caller went away), the next answer to that key under the new
-//! generation does.
+//! generation does. A rejection of that key under the new generation is a verdict whoever had it: to
+//! wait for a slow retry would let its path begin one refresh after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -109,15 +110,29 @@ impl Book {
     /// The retry that the refresh was for was accepted.
     pub(crate) fn accepted(&mut self, key: &str, flight: u64) {
         self.budget.give_back();
-        if self.end_trial(key, flight).is_some() {
-            self.entries.retain(|entry| *entry.key != *key);
+        self.end_trial(key, flight);
+        self.clear(key);
+    }
+
+    /// A retry was accepted: nothing is held against its key. A refresh that is on trial stays so.
+    pub(crate) fn clear(&mut self, key: &str) {
+        self.entries
+            .retain(|entry| *entry.key != *key || entry.trial.is_some());
+        if let Some(entry) = self.entries.iter_mut().find(|entry| *entry.key == *key) {
+            entry.fruitless.reset();
+            entry.cool_until = None;
         }
     }
 
-    /// The refresh did not help.
+    /// The refresh did not help. Told once more after the verdict, or of a later refresh's key, this
+    /// changes nothing.
     pub(crate) fn fruitless(&mut self, key: &Key, flight: u64, now: Instant) {
-        // A later refresh for the same key has a trial of its own.
-        self.end_trial(key, flight);
+        if self.end_trial(key, flight).is_some() {
+            self.cool_down(key, now);
+        }
+    }
+
+    fn cool_down(&mut self, key: &Key, now: Instant) {
         let entry = self.entry(key);
         entry.cool_until = Some(now + entry.fruitless.step());
     }
@@ -133,7 +148,7 @@ impl Book {
     pub(crate) fn answered(&mut self, key: &Key, generation: u64, accepted: bool, now: Instant) {
         let on_trial = self.entries.iter().find_map(|entry| {
             let trial = entry.trial.as_ref()?;
-            (entry.key == *key && trial.is_judged_by(generation)).then_some(trial.flight)
+            (entry.key == *key && trial.is_judged_by(generation, accepted)).then_some(trial.flight)
         });
         match on_trial {
             Some(flight) if accepted => self.accepted(key, flight),
@@ -190,8 +205,8 @@ impl Book {
 }
 
 impl Trial {
-    fn is_judged_by(&self, generation: u64) -> bool {
-        matches!(self.judge, Judge::NextAnswer { .. })
+    fn is_judged_by(&self, generation: u64, accepted: bool) -> bool {
+        (!accepted || matches!(self.judge, Judge::NextAnswer { .. }))
             && self.brought.is_some_and(|brought| generation >= brought)
     }
 
@@ -263,7 +278,7 @@ mod tests {
     fn a_key_cools_down_longer_with_each_fruitless_refresh_until_an_accepted_retry_clears_it() {
         let (mut book, key, mut now) = (Book::new(), key("GET /"), Instant::now());
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            book.fruitless(&key, 0, now);
+            book.cool_down(&key, now);
             assert!(book.is_cooling_down(&key, now + seconds * SECOND - SECOND / 2));
             now += seconds * SECOND;
             assert!(!book.is_cooling_down(&key, now));
@@ -271,7 +286,7 @@ mod tests {
         assert!(book.open(&key, 7, true, now));
         book.brought(&key, 7, 2);
         book.accepted(&key, 7);
-        book.fruitless(&key, 8, now);
+        book.cool_down(&key, now);
         assert!(!book.is_cooling_down(&key, now + SECOND));
     }
 
@@ -322,10 +337,10 @@ mod tests {
     fn the_least_recently_judged_of_sixty_four_keys_makes_room() {
         let (mut book, now) = (Book::new(), Instant::now());
         for number in 0..KEYS {
-            book.fruitless(&key(&number.to_string()), 0, now);
+            book.cool_down(&key(&number.to_string()), now);
         }
-        book.fruitless(&key("0"), 0, now);
-        book.fruitless(&key("new"), 0, now);
+        book.cool_down(&key("0"), now);
+        book.cool_down(&key("new"), now);
         assert!(book.is_cooling_down("0", now) && book.is_cooling_down("new", now));
         assert!(!book.is_cooling_down("1", now));
     }
@@ -336,5 +351,30 @@ mod tests {
         assert!(book.open(&key, 1, true, now) && book.open(&key, 2, true, now));
         book.accepted(&key, 1);
         assert!(book.trial(&key, 2).is_some());
+    }
+
+    #[test]
+    fn a_rejection_under_the_new_generation_is_a_verdict_before_the_retrys_own() {
+        let (mut book, key, now) = (Book::new(), key("GET /"), Instant::now());
+        assert!(book.open(&key, 1, true, now));
+        book.brought(&key, 1, 2);
+        book.answered(&key, 2, true, now);
+        assert!(book.trial(&key, 1).is_some(), "only the retry may accept");
+        book.answered(&key, 2, false, now);
+        assert!(book.is_cooling_down(&key, now));
+        book.fruitless(&key, 1, now);
+        assert!(!book.is_cooling_down(&key, now + SECOND), "it counts once");
+        book.accepted(&key, 1);
+        assert!(!book.is_cooling_down(&key, now));
+    }
+
+    #[test]
+    fn an_accepted_retry_without_a_refresh_of_its_own_clears_the_key_and_gives_no_share_back() {
+        let (mut book, key, now) = (Book::new(), key("GET /"), Instant::now());
+        let shares = book.budget.shares;
+        book.cool_down(&key, now);
+        book.clear(&key);
+        assert!(!book.is_cooling_down(&key, now));
+        assert_eq!(book.budget.shares, shares);
     }
 }

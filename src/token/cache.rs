@@ -75,7 +75,10 @@ pub(super) struct State {
     flights: u64,
     pub(super) refresh_failures: Backoff,
     pub(super) fetch_failures: Backoff,
+    /// Until when calls without a live token fail, and with what.
     pub(super) cool_down: Option<(Instant, TokenError)>,
+    /// Until when the endpoint has asked, beside a live token, not to be asked again.
+    pub(super) asked_to_wait: Option<(Instant, TokenError)>,
     pub(super) book: Book,
 }
 
@@ -101,6 +104,7 @@ impl TokenCache {
                 refresh_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
                 fetch_failures: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)),
                 cool_down: None,
+                asked_to_wait: None,
                 book: Book::new(),
             }),
             config,
@@ -191,6 +195,12 @@ impl Shared {
             return None;
         }
         Some(Arc::clone(live))
+    }
+
+    /// Whether a newer token than that generation's is live. To be called under the lock.
+    pub(super) fn is_superseded(&self, generation: u64, now: Moment) -> bool {
+        let live = self.live_at(now);
+        live.is_some_and(|live| live.generation > generation)
     }
 
     fn wall_is_due(&self, now: Instant) -> bool {
@@ -293,6 +303,9 @@ impl Shared {
             .store(flight.after_rejection, Ordering::Relaxed);
         let landing = flight.landing.clone();
         let replaced = state.flight.replace(flight);
+        if let Some(overdue) = &replaced {
+            overdue.judge_nobody(&mut state.book);
+        }
         Launch {
             id,
             reason,
@@ -329,9 +342,17 @@ impl State {
 
     /// The error that calls without a live token fail with for now.
     pub(super) fn cooling_down(&self, now: Instant) -> Option<TokenError> {
-        let (end, error) = self.cool_down.as_ref()?;
-        (now < *end).then(|| error.clone())
+        until(&self.cool_down, now)
     }
+
+    pub(super) fn asked_to_wait(&self, now: Instant) -> Option<TokenError> {
+        until(&self.asked_to_wait, now)
+    }
+}
+
+fn until(wait: &Option<(Instant, TokenError)>, now: Instant) -> Option<TokenError> {
+    let (end, error) = wait.as_ref()?;
+    (now < *end).then(|| error.clone())
 }
 
 /// A flight that is in the slot, to be launched after the lock is released.

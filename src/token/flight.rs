@@ -27,7 +27,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     FetchReason,
-    book::Key,
+    book::{Book, Key},
     live::Live,
     service::{Fetch, Fetched},
 };
@@ -98,6 +98,13 @@ impl Flight {
         self.landing.overdue
     }
 
+    /// It comes to nothing for reasons that are not the endpoint's.
+    pub(crate) fn judge_nobody(&self, book: &mut Book) {
+        if let Some(key) = &self.made_for {
+            book.lost(key, self.id);
+        }
+    }
+
     /// Tells everyone who waits. Not to be called under a lock: it wakes them.
     pub(crate) fn tell(self, landed: Landed) {
         let Self { tell, .. } = self;
@@ -118,7 +125,8 @@ impl Drop for AbortOnDrop {
 /// Where a flight lands.
 pub(crate) trait Home: Send + Sync + 'static {
     fn land(&self, id: u64, outcome: Result<Fetched, TokenError>);
-    fn lose(&self, id: u64);
+    /// It will not land. With an error, its waiters are told that, else they start anew.
+    fn lose(&self, id: u64, told: Option<TokenError>);
 }
 
 /// Sets a flight off. Not to be called under the cache's lock: a runtime that is being shut down drops
@@ -134,7 +142,7 @@ pub(crate) fn launch<H: Home>(
         let error =
             TokenError::internal("a token is fetched in a task, and this is no tokio runtime");
         if let Some(home) = home.upgrade() {
-            home.land(id, Err(error));
+            home.lose(id, Some(error));
         }
         return;
     };
@@ -179,7 +187,7 @@ impl<H: Home> Drop for Ticket<H> {
     fn drop(&mut self) {
         if let Some(home) = self.home.upgrade() {
             // Once it has landed, the slot holds it no more, and nothing is lost.
-            home.lose(self.id);
+            home.lose(self.id, None);
         }
     }
 }

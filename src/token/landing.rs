@@ -38,21 +38,22 @@ impl Home for Shared {
         flight.tell(landed);
     }
 
-    fn lose(&self, id: u64) {
+    fn lose(&self, id: u64, told: Option<TokenError>) {
         let mut state = self.lock();
         let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
             return;
         };
         self.after_rejection.store(false, Ordering::Relaxed);
-        if let Some(key) = &flight.made_for {
-            state.book.lost(key, id);
-            self.count_unjudged(&mut state);
-        }
+        flight.judge_nobody(&mut state.book);
+        self.count_unjudged(&mut state);
         if let Some(live) = self.live_at(self.now()) {
             self.publish(&mut state, live.with_refresh(live.due));
         }
         drop(state);
-        drop(flight);
+        match told {
+            Some(error) => flight.tell(Err(error)),
+            None => drop(flight),
+        }
     }
 }
 
@@ -80,8 +81,12 @@ impl Shared {
         // By the cache's own clock, which need not be the one that the token was made by.
         let now = self.now();
         let due = now.after(remaining.saturating_sub(margin));
+        let value = match state.newest.as_deref() {
+            Some(newest) if same => newest.value.clone(),
+            _ => (self.config.header)(&token),
+        };
         let live = Live {
-            value: (self.config.header)(&token),
+            value,
             token,
             generation,
             expires: now.after(remaining.saturating_sub(hard_margin(lifetime))),
@@ -91,6 +96,7 @@ impl Shared {
         state.refresh_failures.reset();
         state.fetch_failures.reset();
         state.cool_down = None;
+        state.asked_to_wait = None;
         Ok(self.publish(state, live))
     }
 
@@ -100,8 +106,12 @@ impl Shared {
         let now = self.now();
         let asked = error.retry_after().unwrap_or_default();
         if let Some(live) = self.live_at(now) {
-            let delay = state.refresh_failures.fail();
-            let delay = delay.max(asked.min(LONGEST_REFRESH_DELAY));
+            let asked = asked.min(LONGEST_REFRESH_DELAY);
+            if !asked.is_zero() {
+                let end = now.mono + asked;
+                state.asked_to_wait = Some((end, error.clone().until(end)));
+            }
+            let delay = state.refresh_failures.fail().max(asked);
             let refresh = now.after(delay.max(now.until(live.due)));
             self.publish(state, live.with_refresh(refresh));
             return error;

@@ -24,6 +24,7 @@ pub(crate) mod service;
 
 pub(crate) use book::Key;
 pub(crate) use flight::{Landed, Landing};
+pub(crate) use live::Live;
 pub(crate) use rejection::Claim;
 pub use service::{FetchReason, TokenRequest};
 

@@ -6,6 +6,7 @@
 //!     ├─ the key is cooling down ────────────► hand back
 //!     ├─ a flight is under way ──────────────► wait for it
 //!     ├─ no live token, and a cool-down ─────► hand back
+//!     ├─ within an endpoint's Retry-After ───► hand back
 //!     ├─ the budget is empty ────────────────► hand back
 //!     └─ else start a flight for this key ───► wait for it; its retry is the verdict on it
 //! ```
@@ -65,10 +66,21 @@ impl TokenCache {
 
     /// An answer to a request stamped with that generation, for whoever waits for it.
     pub(crate) fn answered(&self, generation: u64, key: &Key, accepted: bool) {
-        let now = self.shared.now().mono;
+        let now = self.shared.now();
         let mut state = self.shared.lock();
-        state.book.answered(key, generation, accepted, now);
+        if !accepted && self.shared.is_superseded(generation, now) {
+            return;
+        }
+        state.book.answered(key, generation, accepted, now.mono);
         self.shared.count_unjudged(&mut state);
+    }
+
+    /// The answer to a retry for which no refresh was made.
+    pub(crate) fn retried(&self, generation: u64, key: &Key, accepted: bool) {
+        self.answered(generation, key, accepted);
+        if accepted {
+            self.shared.lock().book.clear(key);
+        }
     }
 
     /// The flight that a rejection started or joined, if there is one: who cannot replay its body had
@@ -96,11 +108,7 @@ impl TokenCache {
         let shared = &self.shared;
         let now = shared.now();
         let mut state = shared.lock();
-        let live = shared.live_at(now);
-        if live
-            .as_ref()
-            .is_some_and(|live| live.generation > generation)
-        {
+        if shared.is_superseded(generation, now) {
             return Ruling::SendAgain;
         }
         state.book.answered(key, generation, false, now.mono);
@@ -113,10 +121,12 @@ impl TokenCache {
             shared.after_rejection.store(true, Ordering::Relaxed);
             return Ruling::Wait(flight.landing.clone(), None);
         }
-        if live.is_none() {
-            if let Some(error) = state.cooling_down(now.mono) {
-                return Ruling::HandBack(NotRetried::Token(error));
-            }
+        let asked_to_wait = match shared.live_at(now) {
+            Some(_) => state.asked_to_wait(now.mono),
+            None => state.cooling_down(now.mono),
+        };
+        if let Some(error) = asked_to_wait {
+            return Ruling::HandBack(NotRetried::Token(error));
         }
         let id = state.next_flight();
         if !state.book.open(key, id, replayable, now.mono) {
@@ -154,9 +164,8 @@ impl Claim {
     pub(crate) fn rejected(self, generation: u64) {
         let now = self.shared.now();
         let mut state = self.shared.lock();
-        let live = self.shared.live_at(now);
         // What the refresh brought has been replaced meanwhile: that rejection tells nothing of it.
-        if live.is_none_or(|live| live.generation <= generation) {
+        if !self.shared.is_superseded(generation, now) {
             state.book.fruitless(&self.key, self.flight, now.mono);
         }
     }

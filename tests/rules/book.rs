@@ -6,15 +6,17 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep};
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
 use tower_symbl_auth::{AccessToken, NotRetried, SymblAuthLayer, TokenError, TokenErrorKind};
 
 use crate::support::*;
@@ -203,6 +205,152 @@ async fn revocations_are_healed_for_what_cannot_be_replayed_by_the_next_request(
         assert_eq!(world.send("/good").await.0, StatusCode::OK);
     }
     assert_eq!(world.issuer.calls(), 31);
+}
+
+/// An API that takes its time, with four permits; requests wait for them, and so do retries.
+fn busy(world: &World) -> ConcurrencyLimit<Api<Full<Bytes>>> {
+    let api = world.api.clone();
+    let slow: Api<Full<Bytes>> = Api::new(move |request| {
+        let answered = tower::ServiceExt::oneshot(api.clone(), request);
+        async move {
+            sleep(SECOND / 5).await;
+            answered.await
+        }
+    });
+    ConcurrencyLimit::new(slow, 4)
+}
+
+/// Requests to these paths, each worker's one after the other, until the test ends.
+fn workers(
+    world: &World,
+    service: &ConcurrencyLimit<Api<Full<Bytes>>>,
+    count: usize,
+    paths: usize,
+) {
+    for worker in 0..count {
+        let service = world.layer.layer(service.clone());
+        tokio::spawn(async move {
+            for request in worker.. {
+                let uri = format!("https://api.symbl.ai/bad/{}", request % paths);
+                let request = Request::post(uri).body(Full::default()).unwrap();
+                service.clone().oneshot(request).await.unwrap();
+                sleep(SECOND / 100).await;
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_path_costs_one_fetch_a_minute_also_when_its_retries_are_slower_than_its_requests() {
+    let world = World::new(false, false);
+    workers(&world, &busy(&world), 40, 1);
+    sleep(120 * SECOND).await;
+    let before = world.issuer.calls();
+    sleep(600 * SECOND).await;
+    let fetches = world.issuer.calls() - before;
+    assert!((8..=12).contains(&fetches), "{fetches} in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
+    for revokes in [false, true] {
+        let world = World::new(revokes, false);
+        let service = busy(&world);
+        workers(&world, &service, 60, 3);
+        sleep(6 * SECOND).await;
+        for _ in 0..3 {
+            world.revoke();
+            let service = world.layer.layer(service.clone());
+            let request = Request::post("https://api.symbl.ai/good");
+            let request = request.body(Full::default()).unwrap();
+            let response = service.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            sleep(SECOND).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_retry_clears_its_path_even_if_another_paths_refresh_brought_the_token() {
+    let (world, down) = (World::new(false, false), Arc::new(AtomicBool::new(false)));
+    let (outage, valid) = (Arc::clone(&down), Arc::clone(&world.valid_from));
+    let issuer = Issuer::new(move |call| {
+        let down = outage.load(Ordering::Relaxed);
+        async move {
+            match down {
+                true => Err(TokenError::new(TokenErrorKind::Unavailable, "down").into()),
+                false => Ok(AccessToken::new(format!("token-{call}"), 30 * DAY)?),
+            }
+        }
+    });
+    let world = World {
+        layer: issuer.layer(),
+        issuer,
+        ..world
+    };
+    world.send("/good/p").await;
+    // An outage after a revocation: the path's refreshes fail, and it cools down ever longer.
+    down.store(true, Ordering::Relaxed);
+    world.revoke();
+    for _ in 0..40 {
+        world.send("/good/p").await;
+        advance(SECOND).await;
+    }
+    let late = send_with_the_token_of_before(&world).await;
+    down.store(false, Ordering::Relaxed);
+    world.revoke();
+    assert_eq!(world.send("/good/q").await.0, StatusCode::OK);
+    late.send(()).unwrap();
+    settle().await;
+    valid.store(world.issuer.calls() + 1, Ordering::Relaxed);
+    assert_eq!(world.send("/good/p").await.0, StatusCode::OK);
+}
+
+/// A request to the path `/good/p` whose 401 comes when it is told to; its retry is accepted.
+async fn send_with_the_token_of_before(world: &World) -> tokio::sync::oneshot::Sender<()> {
+    let (answer_now, told) = tokio::sync::oneshot::channel();
+    let (api, told) = (world.api.clone(), told.shared());
+    let slow: Api<Full<Bytes>> = Api::new(move |request| {
+        let answered = tower::ServiceExt::oneshot(api.clone(), request);
+        let told = told.clone();
+        async move {
+            told.await?;
+            answered.await
+        }
+    });
+    let service = world.layer.layer(slow);
+    let request = Request::post("https://api.symbl.ai/good/p");
+    let request = request.body(Full::default()).unwrap();
+    tokio::spawn(async move {
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    });
+    settle().await;
+    answer_now
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_to_be_left_alone_is_left_alone_by_rejections_too() {
+    let issuer = Issuer::new(|call| async move {
+        if call == 1 {
+            return Ok(AccessToken::new("token-1", DAY)?);
+        }
+        let error = TokenError::new(TokenErrorKind::RateLimited, "slow down");
+        Err(error.with_retry_after(100 * SECOND).into())
+    });
+    let (layer, api) = (issuer.layer(), Api::judging(|_| StatusCode::UNAUTHORIZED));
+    for path in 0..100 {
+        let url = format!("{URL}/{path}");
+        let response = send(&layer, &api, get(&url)).await.unwrap();
+        match response.extensions().get() {
+            Some(NotRetried::Token(error)) => assert!(error.retry_after().is_some()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(issuer.calls(), 2);
+    advance(100 * SECOND).await;
+    send(&layer, &api, get(URL)).await.unwrap();
+    assert_eq!(issuer.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -244,6 +244,27 @@ async fn dropping_the_stand_in_ends_it() {
     assert_eq!(error.kind(), TokenErrorKind::Unavailable);
 }
 
+/// R6: against the stand-in, which answers before it has read.
+#[tokio::test]
+async fn a_large_upload_with_a_revoked_token_is_sent_again() {
+    for h2 in [false, true] {
+        let symbl = MockSymbl::start().await.unwrap();
+        let fetch = symbl.fetch_token();
+        let layer = SymblAuthLayer::builder(fetch).origins([symbl.origin()]);
+        let layer = layer.replay_limit(1 << 30).build();
+        let client = layer.layer(client(h2));
+        layer.token().await.unwrap();
+        for _ in 0..5 {
+            symbl.revoke_tokens();
+            let audio = Full::<Bytes>::from(vec![7; 8 << 20]);
+            let request = Request::post(symbl.url("/v1/process/audio"));
+            let request = request.body(audio).unwrap();
+            let answer = client.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::CREATED, "h2: {h2}");
+        }
+    }
+}
+
 /// S1, S2: over a real connection, in bounded time and memory.
 #[tokio::test]
 async fn what_the_endpoint_may_answer_becomes_an_error_of_the_right_kind() {

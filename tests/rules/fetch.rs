@@ -212,6 +212,9 @@ async fn a_retry_after_longer_than_the_backoff_ends_the_attempts_and_is_handed_o
     let left = error.retry_after().unwrap();
     assert!((98 * SECOND..=100 * SECOND).contains(&left), "{left:?}");
 
+    let endless = Endpoint::replying([retry_after(503, "99999999999999999999")]);
+    assert!(endless.token().await.unwrap_err().retry_after().unwrap() > DAY);
+
     for no_longer in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
         let endpoint = Endpoint::replying([retry_after(429, no_longer)]);
         endpoint.token().await.unwrap();
@@ -293,6 +296,49 @@ async fn an_error_shows_the_endpoints_message_with_the_secret_masked() {
     assert!(!shown.contains('\n'), "{shown}");
     let shown = message_of("é".repeat(1000)).await;
     assert_eq!(shown.matches('é').count(), 200);
+}
+
+/// S3
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_echoed_as_json_is_masked_too() {
+    let secret = "hunter2\"\\secret";
+    let echo = serde_json::json!({ "appSecret": secret }).to_string();
+    let body = serde_json::json!({ "message": echo }).to_string();
+    let client = service_fn(move |_| {
+        let response = Response::builder()
+            .status(400)
+            .body(Full::<Bytes>::from(body.clone()));
+        async move { Ok::<_, BoxError>(response.unwrap()) }
+    });
+    let fetch = FetchToken::with_client(Credentials::new("id", secret), client);
+    let request = TokenRequest::new(FetchReason::First);
+    let error = fetch.oneshot(request).await.unwrap_err().to_string();
+    assert!(error.contains(r#"{"appSecret":"[redacted]"}"#), "{error}");
+}
+
+/// S1: the status decides, however long its body takes.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_body_stalls_is_a_refusal_and_is_not_tried_again() {
+    for timeout in [SECOND / 2, 10 * SECOND] {
+        let calls = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&calls);
+        let client = service_fn(move |_| {
+            *count.lock().unwrap() += 1;
+            async move {
+                sleep(timeout * 95 / 100).await;
+                let stalled =
+                    futures::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>();
+                let response = Response::builder().status(401);
+                Ok::<_, BoxError>(response.body(http_body_util::StreamBody::new(stalled))?)
+            }
+        });
+        let fetch = FetchToken::with_client(Credentials::new("id", "secret"), client);
+        let request = TokenRequest::new(FetchReason::First);
+        let error = fetch.timeout(timeout).oneshot(request).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Credentials);
+        assert_eq!(error.status(), Some(StatusCode::UNAUTHORIZED));
+        assert_eq!(*calls.lock().unwrap(), 1);
+    }
 }
 
 /// S1

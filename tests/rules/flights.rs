@@ -214,3 +214,13 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     assert_eq!(error.kind(), TokenErrorKind::Internal);
     assert!(error.to_string().contains("runtime"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_a_runtime_costs_those_who_have_one_nothing() {
+    let issuer = Issuer::fresh(DAY, Duration::ZERO);
+    let layer = issuer.layer();
+    let outside = layer.clone();
+    let outside = thread::spawn(move || futures::executor::block_on(outside.token()));
+    outside.join().unwrap().unwrap_err();
+    assert_eq!(layer.token().await.unwrap().expose_secret(), "token-1");
+}

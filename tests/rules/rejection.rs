@@ -78,6 +78,8 @@ async fn nothing_else_is_a_rejection() {
     for (status, grpc) in [
         (402, None),
         (403, None),
+        (402, Some("16")),
+        (403, Some("16")),
         (407, None),
         (200, Some("7")),
         (200, Some("0")),

@@ -282,8 +282,9 @@ async fn over_the_limit_what_is_kept_is_freed_and_the_401_handed_back() {
     let (kept, freed) = watched(10);
     feed.unbounded_send(Ok(Frame::data(kept))).unwrap();
     drop(first.frame().await);
-    assert!(
-        !freed.load(Ordering::Relaxed) > 0,
+    assert_eq!(
+        freed.load(Ordering::Relaxed),
+        0,
         "ten bytes are within the limit"
     );
     feed.unbounded_send(data("x")).unwrap();

@@ -163,6 +163,59 @@ async fn a_token_that_expires_while_the_service_gets_ready_is_not_sent() {
     assert_eq!(api.tokens(), ["token-2"]);
 }
 
+/// Q3: waiting for it any longer would never end.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_slower_than_every_tokens_life_is_called_in_the_end() {
+    let issuer = Issuer::fresh(100 * SECOND, Duration::ZERO);
+    let layer = issuer.layer();
+    let api: Api<Empty<Bytes>> = Api::judging(|_| StatusCode::OK);
+    let inner = SlowEachTime::new(api.clone(), 200 * SECOND);
+    layer.layer(inner).oneshot(get(URL)).await.unwrap();
+    assert_eq!((api.calls(), issuer.calls()), (1, 3));
+}
+
+/// Each clone takes so long to become ready.
+struct SlowEachTime<S> {
+    inner: S,
+    delay: Duration,
+    waiting: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl<S> SlowEachTime<S> {
+    fn new(inner: S, delay: Duration) -> Self {
+        let waiting = Box::pin(sleep(delay));
+        Self {
+            inner,
+            delay,
+            waiting,
+        }
+    }
+}
+
+impl<S: Clone> Clone for SlowEachTime<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.delay)
+    }
+}
+
+impl<R, S: Service<R>> Service<R> for SlowEachTime<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
+        std::task::ready!(Future::poll(self.waiting.as_mut(), cx));
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
 /// Q3
 #[tokio::test(start_paused = true)]
 async fn readiness_and_its_errors_are_the_inner_services() {
