@@ -4,18 +4,43 @@ use std::{future::Future, time::Duration};
 
 use tokio::runtime::Handle;
 
-/// The runtime this is called in.
-pub(crate) struct Runtime(Handle);
+pub(crate) use spawner::Runtime;
 
-impl Runtime {
-    /// `None` outside a tokio runtime.
-    pub(crate) fn current() -> Option<Self> {
-        Handle::try_current().ok().map(Self)
+#[cfg(not(test))]
+mod spawner {
+    use super::{Future, Handle};
+
+    /// The runtime this is called in.
+    pub(crate) struct Runtime(Handle);
+
+    impl Runtime {
+        /// `None` outside a tokio runtime.
+        pub(crate) fn current() -> Option<Self> {
+            Handle::try_current().ok().map(Self)
+        }
+
+        /// Runs a task of its own. In a runtime that is being shut down, drops it there and then.
+        pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+            self.0.spawn(task);
+        }
     }
+}
 
-    /// Runs a task of its own. In a runtime that is being shut down, drops it there and then.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(task);
+/// Tasks of the scheduler that explores interleavings; see `sync`.
+#[cfg(test)]
+mod spawner {
+    use super::Future;
+
+    pub(crate) struct Runtime;
+
+    impl Runtime {
+        pub(crate) fn current() -> Option<Self> {
+            Some(Self)
+        }
+
+        pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+            drop(shuttle::future::spawn(task));
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use record::{Recorded, Recorder, Recording};
 use saved::Shared;
 
 pub(crate) mod head;
+#[cfg(test)]
+mod interleavings;
 mod part;
 mod record;
 mod saved;

@@ -16,6 +16,8 @@ mod book;
 pub(crate) mod cache;
 pub(crate) mod clock;
 mod flight;
+#[cfg(test)]
+mod interleavings;
 mod landing;
 mod live;
 mod rejection;

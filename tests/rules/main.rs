@@ -9,6 +9,7 @@ mod flights;
 mod origins;
 mod rejection;
 mod replay;
+mod replay_property;
 mod requests;
 mod secrets;
 mod support;
