@@ -5,6 +5,7 @@
 mod credentials;
 mod error;
 mod fetch;
+pub mod integrations;
 mod layer;
 #[cfg(feature = "mock")]
 pub mod mock;

@@ -156,6 +156,13 @@ impl SymblAuthLayer {
         let newer = self.auth.cache.replacement(token, Arc::clone(&key)).await?;
         Ok(newer.map(|newer| newer.with_stamped_for(key)))
     }
+
+    /// For other skins than the service: what a request to that URI is stamped with, if it is at all.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
+        let headers = http::HeaderMap::new();
+        allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
+    }
 }
 
 impl<S> Layer<S> for SymblAuthLayer {
