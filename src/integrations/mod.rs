@@ -1,8 +1,40 @@
 //! The layer in other libraries' clothes.
 //!
+//! # tonic
+//!
+//! A [`Channel`] takes requests with tonic's own body, so the one line between it and the layer turns
+//! [`ReplayBody`](crate::ReplayBody) back into that. The clients that tonic generates take the result:
+//!
+//! ```
+//! use tonic::{body::Body, client::GrpcService, transport::Channel};
+//! use tower_symbl_auth::{ReplayBody, SymblAuthLayer};
+//!
+//! fn authenticated(channel: Channel, auth: SymblAuthLayer) -> impl GrpcService<Body> + Clone {
+//!     tower::ServiceBuilder::new()
+//!         .layer(auth)
+//!         .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+//!         .service(channel)
+//! }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # let auth = SymblAuthLayer::builder(tower::service_fn(|_| async {
+//! #     Err::<tower_symbl_auth::AccessToken, tower::BoxError>("none".into())
+//! # }));
+//! # authenticated(Channel::from_static("http://127.0.0.1:1").connect_lazy(), auth.build());
+//! # });
+//! ```
+//!
+//! - A call that is answered `UNAUTHENTICATED` before anything else (trailers only) is made once more,
+//!   unary or streaming alike: what it has sent is kept until then, up to the replay limit. A stream that
+//!   has begun is not, however it ends, and nothing is kept of it.
+//! - A generated client's requests name no host unless it was made `with_origin`; then they go where
+//!   the channel leads, with the token. Beneath the layer a channel puts its own host into every
+//!   request, so keep a layer to channels that lead to its origins.
+//! - A [`TokenError`](crate::TokenError) becomes a `tonic::Status`, as whose `source()` it can be downcast.
+//!
+//! [`Channel`]: https://docs.rs/tonic/latest/tonic/transport/struct.Channel.html
 #![cfg_attr(
     feature = "reqwest-middleware",
-    doc = "# reqwest-middleware\n\nSee [`mod@reqwest`]."
+    doc = "\n# reqwest-middleware\n\nSee [`mod@reqwest`]."
 )]
 
 #[cfg(feature = "reqwest-middleware")]
