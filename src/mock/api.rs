@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     server::{Answer, answer, discard, message, read},
     state::Shared,
+    streaming,
 };
 
 const TIME: &str = "2026-01-01T00:00:00.000Z";
@@ -34,6 +35,7 @@ pub(super) async fn route(shared: &Shared, request: Request<Incoming>) -> Answer
         (&Method::POST, ["v1", "process", "text"]) => text(shared, request).await,
         (&Method::POST, ["v1", "process", "audio" | "video"]) => upload(shared, request).await,
         (&Method::POST, ["v1", "manage", "tracker"]) => tracker(shared, request).await,
+        (&Method::GET, ["v1", "streaming" | "subscribe", _]) => streaming::open(shared, request),
         (&Method::GET, ["v1", "job", id]) => shared.records().job(id),
         (method, ["v1", "conversations", id, rest @ ..]) => {
             shared.records().conversation(method, id, rest)

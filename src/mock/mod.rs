@@ -1,7 +1,8 @@
 //! A stand-in for Symbl.ai: a real HTTP server on loopback, for examples and tests. Feature `mock`.
 //!
 //! It hands out tokens and checks them as the real service is known to, and answers the requests that
-//! its documentation shows, over HTTP/1.1 and HTTP/2 (with prior knowledge) on one port.
+//! its documentation shows, over HTTP/1.1 and HTTP/2 (with prior knowledge) on one port. At
+//! `/v1/streaming/{id}` and `/v1/subscribe/{id}` it opens WebSockets, and echoes their text messages.
 //!
 //! ```
 //! use http_body_util::Empty;
@@ -42,6 +43,7 @@ use state::Shared;
 mod api;
 mod server;
 mod state;
+mod streaming;
 mod tokens;
 
 const APP_ID: &str = "mock-app-id";

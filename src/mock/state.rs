@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::task::JoinSet;
+
 use super::{api::Records, tokens::Tokens};
 
 #[derive(Default)]
@@ -9,6 +11,8 @@ pub(super) struct Shared {
     tokens: Mutex<Tokens>,
     counts: Mutex<Counts>,
     records: Mutex<Records>,
+    /// Ended with the server: none of them holds this.
+    streams: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,6 +37,12 @@ impl Shared {
 
     pub(super) fn records(&self) -> MutexGuard<'_, Records> {
         lock(&self.records)
+    }
+
+    pub(super) fn spawn_stream(&self, stream: impl Future<Output = ()> + Send + 'static) {
+        let mut streams = lock(&self.streams);
+        while streams.try_join_next().is_some() {}
+        streams.spawn(stream);
     }
 }
 

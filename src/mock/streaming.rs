@@ -1,0 +1,56 @@
+//! The WebSockets of `/v1/streaming/{id}` and `/v1/subscribe/{id}`. A handshake is authenticated as any
+//! request is: by its headers. A token in its query, which ends up in logs, counts for nothing.
+//!
+//! What Symbl sends over them is not known well enough to be imitated. So text messages are echoed, in
+//! an envelope that is the stand-in's own: `{"type":"message","message":{"text":"…"}}`. Others, such as
+//! audio, are read and dropped.
+
+use futures::{SinkExt, StreamExt};
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    upgrade::{self, OnUpgrade},
+};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::server::create_response_with_body, protocol::Role},
+};
+
+use super::{
+    server::{Answer, message},
+    state::Shared,
+};
+
+pub(super) fn open(shared: &Shared, mut request: Request<Incoming>) -> Answer {
+    let Ok(answer) = create_response_with_body(&request, Full::default) else {
+        let text = "a WebSocket handshake over HTTP/1.1 is required";
+        return message(StatusCode::UPGRADE_REQUIRED, text);
+    };
+    shared.spawn_stream(echo(upgrade::on(&mut request)));
+    answer
+}
+
+/// Until the client closes the WebSocket, or hangs up.
+async fn echo(upgrade: OnUpgrade) {
+    let Ok(upgraded) = upgrade.await else {
+        return;
+    };
+    let stream = TokioIo::new(upgraded);
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    while let Some(Ok(received)) = socket.next().await {
+        let Message::Text(text) = received else {
+            continue;
+        };
+        let envelope = json!({ "type": "message", "message": { "text": text.as_str() } });
+        if socket
+            .send(Message::text(envelope.to_string()))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
