@@ -163,6 +163,18 @@ impl SymblAuthLayer {
         let headers = http::HeaderMap::new();
         allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
     }
+
+    /// The API accepted that token, which [`authorize`](Self::authorize) stamped a request with.
+    ///
+    /// Only this tells a new token that helped from one that did not. Without it, a token that is revoked
+    /// within a minute after [`rejected`](Self::rejected) brought it counts as one that did not help, and
+    /// its rejection is handed back.
+    pub fn accepted(&self, token: &AccessToken) {
+        let cache = &self.auth.cache;
+        if let Some(key) = token.stamped_for().filter(|_| cache.awaits_answers()) {
+            cache.answered(cache.generation_of(token), key, true);
+        }
+    }
 }
 
 impl<S> Layer<S> for SymblAuthLayer {
