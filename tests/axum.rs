@@ -265,7 +265,8 @@ async fn bodies_stream_both_ways_at_once() {
     let request = Request::post(format!("http://{proxy}/v1/echo"))
         .body(body)
         .unwrap();
-    let mut echo = caller(false).request(request).await.unwrap().into_body();
+    let head = tokio::time::timeout(Duration::from_secs(5), caller(false).request(request)).await;
+    let mut echo = head.unwrap().unwrap().into_body();
     for word in ["one", "two", "three"] {
         feed.unbounded_send(Frame::data(word.into())).unwrap();
         let frame = tokio::time::timeout(Duration::from_secs(5), echo.frame()).await;

@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, http::HeaderMap, routing::get};
+use axum::{
+    Json, Router,
+    http::HeaderMap,
+    routing::{get, post},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::future::join_all;
@@ -164,10 +168,10 @@ async fn what_is_no_token_server_is_told_by_its_kind() {
             "<html>",
         )
     };
-    let odd = Router::new().route("/busy", get(busy).post(busy)).route(
-        "/html",
-        axum::routing::post(|| async { "<html>s3cr3t-token" }),
-    );
+    let odd = Router::new()
+        .route("/busy", post(busy))
+        .route("/html", post(|| async { "<html>s3cr3t-token" }))
+        .route("/json", post(|| async { Json("s3cr3t-token") }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, odd).await });
@@ -178,7 +182,12 @@ async fn what_is_no_token_server_is_told_by_its_kind() {
             TokenErrorKind::Unavailable,
             Some(Duration::from_secs(7)),
         ),
-        (origin + "/html", TokenErrorKind::InvalidResponse, None),
+        (
+            origin.clone() + "/html",
+            TokenErrorKind::InvalidResponse,
+            None,
+        ),
+        (origin + "/json", TokenErrorKind::InvalidResponse, None),
         (gone, TokenErrorKind::Unavailable, None),
     ] {
         let service = ClientCredentials::new(&url, ID, SECRET, SCOPE).unwrap();
