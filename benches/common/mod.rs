@@ -21,6 +21,8 @@ use tower::{BoxError, Layer, Service, ServiceExt, retry::Policy, service_fn};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
 
+pub mod bars;
+
 /// As long as a recorded Symbl token is, about.
 pub fn token() -> String {
     "t".repeat(400)
