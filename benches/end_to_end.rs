@@ -1,0 +1,351 @@
+//! What a client gets done over real sockets, bare and with the layer: hyper-util's client to a hyper server
+//! over loopback, the server on a thread and a runtime of its own.
+//!
+//! Rounds of the one and the other take turns, so that the ratios are from one run. The bare client sends
+//! a fixed token, so that both put the same bytes on the wire. `-- ROUNDS` after `cargo bench --bench
+//! end_to_end` sets how many rounds each has; ten, if it is left out.
+#![allow(missing_docs)]
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::net::TcpListener;
+use tower::{BoxError, Layer, Service, ServiceExt};
+use tower_symbl_auth::{AccessToken, Origin, SymblAuthLayer, TokenRequest};
+
+mod common;
+
+use common::bars::{at_least, at_most, median};
+
+/// Long enough for a refresh or a revocation each second to fall into every round or every other.
+const ROUND: Duration = Duration::from_secs(1);
+const MANY_STREAMS: u32 = 2_048;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Meanwhile {
+    Nothing,
+    Refreshes,
+    Revocations,
+}
+
+/// The tokens: numbered, and accepted from `least` on.
+#[derive(Clone, Default)]
+struct Tokens {
+    fetched: Arc<AtomicUsize>,
+    least: Arc<AtomicUsize>,
+}
+
+fn main() {
+    let rounds = std::env::args().find_map(|argument| argument.parse().ok());
+    let rounds = rounds.unwrap_or(10);
+    let tokens = Tokens::default();
+    let address = serve(tokens.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().expect("a runtime starts");
+
+    println!(
+        "| protocol | in flight | meanwhile | stack | requests/s | p50, µs | p99, µs | p99.9, µs | not 200 |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let mut ratios = Vec::new();
+    for http2 in [false, true] {
+        for in_flight in [1, 64, 1_000] {
+            let whiles = match in_flight {
+                64 => &[
+                    Meanwhile::Nothing,
+                    Meanwhile::Refreshes,
+                    Meanwhile::Revocations,
+                ][..],
+                _ => &[Meanwhile::Nothing],
+            };
+            for meanwhile in whiles {
+                let case = Case {
+                    http2,
+                    in_flight,
+                    meanwhile: *meanwhile,
+                };
+                let compared = case.compare(address, &tokens, rounds);
+                let compared = runtime.block_on(compared);
+                ratios.push((case, compared));
+            }
+        }
+    }
+    println!();
+    for (case, [rate, p99]) in ratios {
+        if case.in_flight == 64 && case.meanwhile != Meanwhile::Revocations {
+            let name = case.name();
+            at_least(&format!("{name}: throughput to bare"), rate, 0.98);
+            at_most(&format!("{name}: p99 to bare"), p99, 1.05);
+        }
+    }
+}
+
+// === one case ===
+
+struct Case {
+    http2: bool,
+    in_flight: usize,
+    meanwhile: Meanwhile,
+}
+
+impl Case {
+    fn protocol(&self) -> &'static str {
+        if self.http2 { "h2" } else { "h1" }
+    }
+
+    fn while_(&self) -> &'static str {
+        match self.meanwhile {
+            Meanwhile::Nothing => "nothing",
+            Meanwhile::Refreshes => "a refresh a second",
+            Meanwhile::Revocations => "a revocation a second",
+        }
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{}, {} in flight, {}",
+            self.protocol(),
+            self.in_flight,
+            self.while_()
+        )
+    }
+
+    /// Throughput and p99 of ours, each to bare.
+    async fn compare(&self, address: SocketAddr, tokens: &Tokens, rounds: usize) -> [f64; 2] {
+        let uri = format!("http://{address}/v1/conversations/1/messages");
+        let layer = tokens.layer(address).await;
+        let ours = layer.layer(client(self.http2));
+        let bare = client(self.http2);
+        let fixed = tokens.fixed();
+        let plain = || {
+            Request::get(&uri)
+                .body(Full::default())
+                .expect("it is a valid request")
+        };
+        let stamped = || {
+            let mut request = plain();
+            request.headers_mut().insert(AUTHORIZATION, fixed.clone());
+            request
+        };
+
+        let ticker = tokio::spawn(tick(self.meanwhile, layer.clone(), tokens.clone()));
+        let mut taken: [Vec<Round>; 2] = Default::default();
+        for number in 0..=rounds {
+            let first = round(&bare, stamped, self.in_flight).await;
+            let second = round(&ours, plain, self.in_flight).await;
+            // The first ones warm up.
+            if number > 0 {
+                taken[0].push(first);
+                taken[1].push(second);
+            }
+        }
+        ticker.abort();
+
+        let [bare, ours] = taken.map(Summary::of);
+        for (stack, of) in [("bare", &bare), ("ours", &ours)] {
+            let Summary {
+                rate,
+                quantiles: [p50, p99, p999],
+                refused,
+            } = of;
+            let (protocol, in_flight, meanwhile) = (self.protocol(), self.in_flight, self.while_());
+            println!(
+                "| {protocol} | {in_flight} | {meanwhile} | {stack} | {rate:.0} | {p50:.0} | {p99:.0} | {p999:.0} | {refused} |"
+            );
+        }
+        [ours.rate / bare.rate, ours.quantiles[1] / bare.quantiles[1]]
+    }
+}
+
+async fn tick(meanwhile: Meanwhile, layer: SymblAuthLayer, tokens: Tokens) {
+    let mut seconds = tokio::time::interval(ROUND);
+    loop {
+        seconds.tick().await;
+        match meanwhile {
+            Meanwhile::Nothing => return,
+            Meanwhile::Refreshes => {
+                _ = layer
+                    .refresh()
+                    .await
+                    .expect("the token service never fails")
+            }
+            Meanwhile::Revocations => tokens.revoke(),
+        }
+    }
+}
+
+/// What one round has to show: requests a second, and latencies in order.
+struct Round {
+    rate: f64,
+    latencies: Vec<Duration>,
+    refused: usize,
+}
+
+/// Medians over the rounds; p50, p99 and p99.9 in microseconds.
+struct Summary {
+    rate: f64,
+    quantiles: [f64; 3],
+    refused: usize,
+}
+
+impl Summary {
+    fn of(rounds: Vec<Round>) -> Self {
+        let quantile = |of: f64| {
+            median(rounds.iter().map(|round| {
+                let at = (round.latencies.len() as f64 * of) as usize;
+                round.latencies[at].as_secs_f64() * 1e6
+            }))
+        };
+        Self {
+            rate: median(rounds.iter().map(|round| round.rate)),
+            quantiles: [0.5, 0.99, 0.999].map(quantile),
+            refused: rounds.iter().map(|round| round.refused).sum(),
+        }
+    }
+}
+
+/// So many callers, each sending one request after the other.
+async fn round<S>(
+    service: &S,
+    request: impl Fn() -> Request<Full<Bytes>>,
+    in_flight: usize,
+) -> Round
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    let start = Instant::now();
+    let caller = async || {
+        let mut service = service.clone();
+        let (mut latencies, mut refused) = (Vec::new(), 0);
+        while start.elapsed() < ROUND {
+            let sent = Instant::now();
+            let response = exchange(&mut service, request()).await;
+            latencies.push(sent.elapsed());
+            refused += usize::from(response.expect("the server answers") != StatusCode::OK);
+        }
+        (latencies, refused)
+    };
+    let callers = futures::future::join_all((0..in_flight).map(|_| caller())).await;
+    let elapsed = start.elapsed().as_secs_f64();
+    let refused = callers.iter().map(|(_, refused)| refused).sum();
+    let mut latencies: Vec<Duration> = callers.into_iter().flat_map(|(each, _)| each).collect();
+    latencies.sort_unstable();
+    let rate = latencies.len() as f64 / elapsed;
+    Round {
+        rate,
+        latencies,
+        refused,
+    }
+}
+
+async fn exchange<S>(service: &mut S, request: Request<Full<Bytes>>) -> Result<StatusCode, BoxError>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>>,
+    S::Error: Into<BoxError>,
+{
+    let ready = service.ready().await.map_err(Into::into)?;
+    let response = ready.call(request).await.map_err(Into::into)?;
+    let status = response.status();
+    response.into_body().collect().await?;
+    Ok(status)
+}
+
+// === client, server, tokens ===
+
+fn client<B>(http2: bool) -> Client<HttpConnector, B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .http2_initial_max_send_streams(MANY_STREAMS as usize)
+        .build(connector)
+}
+
+fn serve(tokens: Tokens) -> SocketAddr {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().expect("a runtime starts");
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await;
+            let listener = listener.expect("loopback has a free port");
+            tell.send(listener.local_addr().expect("it is bound"))
+                .expect("the client waits for it");
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let tokens = tokens.clone();
+                let answer = service_fn(move |request| {
+                    let status = tokens.status(&request);
+                    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+                    *response.status_mut() = status;
+                    std::future::ready(Ok::<_, Infallible>(response))
+                });
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http2().max_concurrent_streams(MANY_STREAMS);
+                tokio::spawn(async move {
+                    let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+                });
+            }
+        });
+    });
+    told.recv().expect("the server starts")
+}
+
+impl Tokens {
+    /// A layer that has a live token.
+    async fn layer(&self, address: SocketAddr) -> SymblAuthLayer {
+        let tokens = self.clone();
+        let fetch = tower::service_fn(move |_: TokenRequest| {
+            let number = tokens.fetched.fetch_add(1, Relaxed) + 1;
+            let token = AccessToken::new(format!("{number:0>400}"), Duration::from_secs(86_400));
+            std::future::ready(token.map_err(BoxError::from))
+        });
+        let origin = format!("http://{address}").parse::<Origin>();
+        let layer = SymblAuthLayer::builder(fetch)
+            .origins([origin.expect("it is an origin")])
+            .build();
+        layer.token().await.expect("the token service never fails");
+        layer
+    }
+
+    /// One that is never revoked.
+    fn fixed(&self) -> HeaderValue {
+        let value = format!("Bearer {:0>400}", usize::MAX);
+        HeaderValue::try_from(value).expect("it is ASCII")
+    }
+
+    fn revoke(&self) {
+        self.least.store(self.fetched.load(Relaxed) + 1, Relaxed);
+    }
+
+    fn status(&self, request: &Request<Incoming>) -> StatusCode {
+        let value = request.headers().get(AUTHORIZATION);
+        let number =
+            value.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")?.parse().ok());
+        match number {
+            Some(number) if self.least.load(Relaxed) <= number => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
