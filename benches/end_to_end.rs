@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -129,27 +129,32 @@ impl Case {
 
     /// Throughput and p99 of ours, each to bare.
     async fn compare(&self, address: SocketAddr, tokens: &Tokens, rounds: usize) -> [f64; 2] {
-        let uri = format!("http://{address}/v1/conversations/1/messages");
+        let uri: Uri = format!("http://{address}/v1/conversations/1/messages")
+            .parse()
+            .expect("it is a URI");
         let layer = tokens.layer(address).await;
         let ours = layer.layer(client(self.http2));
         let bare = client(self.http2);
         let fixed = tokens.fixed();
-        let plain = || {
-            Request::get(&uri)
-                .body(Full::default())
-                .expect("it is a valid request")
-        };
-        let stamped = || {
-            let mut request = plain();
-            request.headers_mut().insert(AUTHORIZATION, fixed.clone());
+        let plain = move || {
+            let mut request = Request::new(Full::default());
+            *request.uri_mut() = uri.clone();
             request
+        };
+        let stamped = {
+            let plain = plain.clone();
+            move || {
+                let mut request = plain();
+                request.headers_mut().insert(AUTHORIZATION, fixed.clone());
+                request
+            }
         };
 
         let ticker = tokio::spawn(tick(self.meanwhile, layer.clone(), tokens.clone()));
         let mut taken: [Vec<Round>; 2] = Default::default();
         for number in 0..=rounds {
-            let first = round(&bare, stamped, self.in_flight).await;
-            let second = round(&ours, plain, self.in_flight).await;
+            let first = round(&bare, stamped.clone(), self.in_flight).await;
+            let second = round(&ours, plain.clone(), self.in_flight).await;
             // The first ones warm up.
             if number > 0 {
                 taken[0].push(first);
@@ -221,38 +226,55 @@ impl Summary {
     }
 }
 
-/// So many callers, each sending one request after the other.
+/// So many callers, each a task that sends one request after the other.
 async fn round<S>(
     service: &S,
-    request: impl Fn() -> Request<Full<Bytes>>,
+    request: impl Fn() -> Request<Full<Bytes>> + Clone + Send + 'static,
     in_flight: usize,
 ) -> Round
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone,
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
+    S::Future: Send,
 {
     let start = Instant::now();
-    let caller = async || {
-        let mut service = service.clone();
-        let (mut latencies, mut refused) = (Vec::new(), 0);
-        while start.elapsed() < ROUND {
-            let sent = Instant::now();
-            let response = exchange(&mut service, request()).await;
-            latencies.push(sent.elapsed());
-            refused += usize::from(response.expect("the server answers") != StatusCode::OK);
-        }
-        (latencies, refused)
-    };
-    let callers = futures::future::join_all((0..in_flight).map(|_| caller())).await;
-    let elapsed = start.elapsed().as_secs_f64();
-    let refused = callers.iter().map(|(_, refused)| refused).sum();
-    let mut latencies: Vec<Duration> = callers.into_iter().flat_map(|(each, _)| each).collect();
+    let callers: Vec<_> = (0..in_flight)
+        .map(|_| tokio::spawn(caller(service.clone(), request.clone(), start + ROUND)))
+        .collect();
+    let (mut latencies, mut refused) = (Vec::new(), 0);
+    for caller in callers {
+        let (each, not_ok) = caller.await.expect("no caller panics");
+        latencies.extend(each);
+        refused += not_ok;
+    }
+    let rate = latencies.len() as f64 / start.elapsed().as_secs_f64();
     latencies.sort_unstable();
-    let rate = latencies.len() as f64 / elapsed;
     Round {
         rate,
         latencies,
         refused,
+    }
+}
+
+/// Latencies, and how many answers were not 200.
+async fn caller<S>(
+    mut service: S,
+    request: impl Fn() -> Request<Full<Bytes>>,
+    end: Instant,
+) -> (Vec<Duration>, usize)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>>,
+    S::Error: Into<BoxError>,
+{
+    let (mut latencies, mut refused) = (Vec::new(), 0);
+    loop {
+        let sent = Instant::now();
+        if sent >= end {
+            return (latencies, refused);
+        }
+        let status = exchange(&mut service, request()).await;
+        latencies.push(sent.elapsed());
+        refused += usize::from(status.expect("the server answers") != StatusCode::OK);
     }
 }
 
