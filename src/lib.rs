@@ -1,7 +1,6 @@
 //! Authenticates outgoing HTTP with Symbl.ai access tokens.
 //!
 #![doc = include_str!("clients.md")]
-
 #![forbid(unsafe_code)]
 
 mod credentials;

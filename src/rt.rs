@@ -26,6 +26,14 @@ mod spawner {
     }
 }
 
+/// The future's output, or `None` after `limit`. Outside a tokio runtime there is no limit.
+pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    if Handle::try_current().is_err() {
+        return Some(future.await);
+    }
+    tokio::time::timeout(limit, future).await.ok()
+}
+
 /// Tasks of the scheduler that explores interleavings; see `sync`.
 #[cfg(test)]
 mod spawner {
@@ -42,12 +50,4 @@ mod spawner {
             drop(shuttle::future::spawn(task));
         }
     }
-}
-
-/// The future's output, or `None` after `limit`. Outside a tokio runtime there is no limit.
-pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    if Handle::try_current().is_err() {
-        return Some(future.await);
-    }
-    tokio::time::timeout(limit, future).await.ok()
 }

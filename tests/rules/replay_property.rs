@@ -57,7 +57,7 @@ struct Scripted {
 impl Scripted {
     fn new(steps: &[Step], hint: Hint) -> Self {
         Self {
-            steps: steps.to_vec().into_iter(),
+            steps: Vec::from(steps).into_iter(),
             frames: frames(steps).into_iter(),
             hint,
         }
