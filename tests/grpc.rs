@@ -181,7 +181,9 @@ async fn what_a_refused_stream_has_sent_is_sent_again() {
         feed.unbounded_send(Bytes::from("b")).unwrap();
         feed.unbounded_send(Bytes::from("c")).unwrap();
     };
-    let (joined, ()) = futures::join!(client.join(messages), later);
+    let both = futures::future::join(client.join(messages), later);
+    let both = tokio::time::timeout(Duration::from_secs(10), both).await;
+    let (joined, ()) = both.expect("the call is made again");
     assert_eq!(joined.unwrap(), "abc");
     let received = setup.received.messages();
     assert_eq!(received, letters("aabc"), "again, then on");
