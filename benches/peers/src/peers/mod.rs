@@ -1,0 +1,11 @@
+//! One file a peer, or one for those that are alike: how each is set up, and how it sends a request.
+
+pub mod azure;
+pub mod gears;
+pub mod google;
+pub mod kube;
+pub mod ours;
+pub mod reqwest;
+pub mod smithy;
+pub mod tower_layers;
+pub mod yup;
