@@ -92,7 +92,7 @@ async fn two_hundred_concurrent_uploads_survive_two_revocations_at_three_fetches
         for number in wave {
             let (caller, gate) = (caller.clone(), gate.clone());
             uploads.push(tokio::spawn(async move {
-                let length = 20_000 + number;
+                let length = 200_000 + number;
                 let answer = caller.request(upload(proxy, length, gate)).await.unwrap();
                 (length, answer)
             }));
@@ -227,7 +227,7 @@ async fn the_callers_credentials_and_hop_by_hop_headers_stay_behind() {
         sent["authorization"],
         format!("Bearer {}", token.expose_secret())
     );
-    assert_eq!(sent["host"], api.to_string());
+    assert_ne!(sent.get("host"), Some(&proxy.to_string().parse().unwrap()));
     assert_eq!(sent["content-length"], "5");
     assert_eq!(sent["x-kept"], "1");
     for name in [

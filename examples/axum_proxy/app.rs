@@ -26,7 +26,12 @@ struct App {
 }
 
 pub(crate) fn app(layer: &SymblAuthLayer, api: Origin) -> Router {
-    let client = layer.layer(Client::builder(TokioExecutor::new()).build_http());
+    // Over HTTP/2 (with TLS, ALPN settles it): an upload that is rejected before it is read ends its stream only. Many HTTP/1.1 servers
+    // then close the connection, and the client may see a broken pipe in place of the 401.
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let client = layer.layer(client);
     Router::new()
         .route("/texts/{conversation}", get(texts))
         .route("/v1/{*path}", any(proxy))
@@ -57,7 +62,7 @@ async fn proxy(State(app): State<App>, mut request: Request) -> Result<Response,
     let path = request.uri().path_and_query();
     *request.uri_mut() = app.uri(path.map_or("/", |path| path.as_str()))?;
     // What the caller speaks with this app says nothing of what this app speaks with the API.
-    *request.version_mut() = Version::HTTP_11;
+    *request.version_mut() = Version::HTTP_11; // which goes over either protocol
     let headers = request.headers_mut();
     drop_hop_by_hop(headers);
     // The caller's own credentials, cookies and host are for this app, not for the API.

@@ -49,12 +49,15 @@ async fn main() -> Result<(), BoxError> {
     });
     let answers = join_all(uploads).await;
     let created = |answer: &&Result<Response<_>, _>| matches!(answer, Ok(r) if r.status() == StatusCode::CREATED);
+    let created = answers.iter().filter(created).count();
     println!(
-        "50 uploads while the token is revoked: {} of them 201, {} rejections healed, {} token fetches in all",
-        answers.iter().filter(created).count(),
+        "50 uploads while the token is revoked: {created} of them 201, {} rejections, {} token fetches in all",
         symbl.rejections(),
         symbl.token_requests()
     );
+    if created < 50 {
+        return Err("uploads were lost".into());
+    }
 
     let busy = TokenReply::RetryAfter(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(7));
     symbl.next_token_responses([busy]);
