@@ -17,8 +17,12 @@
 //!
 //! Who judges is the retry of the request that started the refresh. When there is none (the request
 //! could not be replayed, or its caller went away), the next answer to that key under the new
-//! generation does. A rejection of that key under the new generation is a verdict whoever had it: to
-//! wait for a slow retry would let its path begin one refresh after the other.
+//! generation does.
+//!
+//! A rejection of the key under the new generation, before its retry is answered, may be one more
+//! revocation; but to wait for a slow retry each time would let its path begin one refresh after the
+//! other. So for a key without a fruitless refresh it begins a second trial, once, and else it is a
+//! verdict.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,6 +58,8 @@ struct Trial {
     /// The generation that the flight brought; `None` while it is under way.
     brought: Option<u64>,
     judge: Judge,
+    /// It was begun before the one before had been judged.
+    second: bool,
 }
 
 #[derive(Debug)]
@@ -85,10 +91,13 @@ impl Book {
         } else {
             Judge::next_answer(now)
         };
-        self.entry(key).trial = Some(Trial {
+        let entry = self.entry(key);
+        let second = entry.trial.is_some();
+        entry.trial = Some(Trial {
             flight,
             brought: None,
             judge,
+            second,
         });
         true
     }
@@ -148,7 +157,12 @@ impl Book {
     pub(crate) fn answered(&mut self, key: &Key, generation: u64, accepted: bool, now: Instant) {
         let on_trial = self.entries.iter().find_map(|entry| {
             let trial = entry.trial.as_ref()?;
-            (entry.key == *key && trial.is_judged_by(generation, accepted)).then_some(trial.flight)
+            let is_judged = entry.key == *key && trial.is_judged_by(generation);
+            let is_verdict = match trial.judge {
+                Judge::NextAnswer { .. } => true,
+                Judge::Retry => !accepted && (trial.second || entry.fruitless.has_failed()),
+            };
+            (is_judged && is_verdict).then_some(trial.flight)
         });
         match on_trial {
             Some(flight) if accepted => self.accepted(key, flight),
@@ -205,9 +219,8 @@ impl Book {
 }
 
 impl Trial {
-    fn is_judged_by(&self, generation: u64, accepted: bool) -> bool {
-        (!accepted || matches!(self.judge, Judge::NextAnswer { .. }))
-            && self.brought.is_some_and(|brought| generation >= brought)
+    fn is_judged_by(&self, generation: u64) -> bool {
+        self.brought.is_some_and(|brought| generation >= brought)
     }
 
     fn waits_until(&self) -> Option<Instant> {
@@ -361,11 +374,20 @@ mod tests {
         book.answered(&key, 2, true, now);
         assert!(book.trial(&key, 1).is_some(), "only the retry may accept");
         book.answered(&key, 2, false, now);
-        assert!(book.is_cooling_down(&key, now));
-        book.fruitless(&key, 1, now);
+        assert!(!book.is_cooling_down(&key, now), "it may be a revocation");
+        assert!(book.open(&key, 2, true, now));
+        book.brought(&key, 2, 3);
+        book.answered(&key, 3, false, now);
+        assert!(book.is_cooling_down(&key, now), "once");
+        book.fruitless(&key, 2, now);
         assert!(!book.is_cooling_down(&key, now + SECOND), "it counts once");
-        book.accepted(&key, 1);
-        assert!(!book.is_cooling_down(&key, now));
+        let later = now + SECOND;
+        assert!(book.open(&key, 3, true, later));
+        book.brought(&key, 3, 4);
+        book.answered(&key, 4, false, later);
+        assert!(book.is_cooling_down(&key, later), "not with that history");
+        book.accepted(&key, 3);
+        assert!(!book.is_cooling_down(&key, later));
     }
 
     #[test]

@@ -55,6 +55,10 @@ impl Backoff {
         self.first.saturating_mul(factor).min(self.cap)
     }
 
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
