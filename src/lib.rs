@@ -15,6 +15,7 @@ mod origin;
 mod replay;
 mod rt;
 mod sync;
+pub mod telemetry;
 mod token;
 
 pub use credentials::{Credentials, CredentialsError};

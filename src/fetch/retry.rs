@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::{Sleep, sleep};
 use tower::retry::Policy;
 
-use crate::{AccessToken, TokenError, TokenErrorKind, TokenRequest};
+use crate::{AccessToken, TokenError, TokenErrorKind, TokenRequest, telemetry};
 
 /// Transient failures are tried again, after 200 ms·2ⁿ with full jitter.
 #[derive(Debug, Clone)]
@@ -19,6 +19,19 @@ impl Transient {
     pub(super) fn new(attempts: u32) -> Self {
         Self { attempts, done: 0 }
     }
+
+    /// How long to wait after that failure; `None` if another attempt is not worth it.
+    fn delay(&self, error: &TokenError) -> Option<Duration> {
+        if self.done >= self.attempts || !is_transient(error) {
+            return None;
+        }
+        let doublings = (self.done - 1).min(16);
+        let longest = Duration::from_millis(200).saturating_mul(1 << doublings);
+        let delay = longest.mul_f64(fastrand::f64());
+        // Who is told to stay away for longer hands that on, rather than to wait and hold others up.
+        let hands_on = error.retry_after().is_some_and(|asked| asked > delay);
+        (!hands_on).then_some(delay)
+    }
 }
 
 impl Policy<TokenRequest, AccessToken, TokenError> for Transient {
@@ -29,18 +42,12 @@ impl Policy<TokenRequest, AccessToken, TokenError> for Transient {
         _request: &mut TokenRequest,
         result: &mut Result<AccessToken, TokenError>,
     ) -> Option<Sleep> {
-        let error = result.as_ref().err()?;
-        let longest = Duration::from_millis(200).saturating_mul(1 << self.done.min(16));
         self.done += 1;
-        if self.done >= self.attempts || !is_transient(error) {
-            return None;
+        let delay = result.as_ref().err().and_then(|error| self.delay(error));
+        if delay.is_none() {
+            telemetry::attempts(self.done);
         }
-        let delay = longest.mul_f64(fastrand::f64());
-        // Who is told to stay away for longer hands that on, rather than to wait and hold others up.
-        if error.retry_after().is_some_and(|asked| asked > delay) {
-            return None;
-        }
-        Some(sleep(delay))
+        delay.map(sleep)
     }
 
     fn clone_request(&mut self, request: &TokenRequest) -> Option<TokenRequest> {

@@ -11,6 +11,7 @@ use super::{Auth, acquire::Acquire};
 use crate::{
     NotRetried,
     replay::{Replay, ReplayBody, record},
+    telemetry,
     token::{Claim, Key},
 };
 
@@ -164,15 +165,16 @@ where
 impl Verdict {
     pub(super) fn on<R>(self, response: Response<R>) -> Response<R> {
         let accepted = !is_rejection(&response);
+        telemetry::retried(&self.key, self.generation, accepted);
         match self.claim {
             Some(claim) if accepted => claim.accepted(),
             Some(claim) => claim.rejected(self.generation),
             None => (self.auth.cache).retried(self.generation, &self.key, accepted),
         }
         if accepted {
-            response
-        } else {
-            NotRetried::SecondRejection.mark(response)
+            return response;
         }
+        telemetry::handed_back(&self.key, &NotRetried::SecondRejection);
+        NotRetried::SecondRejection.mark(response)
     }
 }

@@ -7,7 +7,7 @@ use tower::{BoxError, Service};
 use tower_layer::Layer;
 
 use crate::{
-    AccessToken, Origin, TokenError, TokenRequest, origin::allows, replay::head::key,
+    AccessToken, Origin, TokenError, TokenRequest, origin::allows, replay::head::key, telemetry,
     token::cache::TokenCache,
 };
 
@@ -127,6 +127,7 @@ impl SymblAuthLayer {
         request: &mut Request<B>,
     ) -> Result<Option<AccessToken>, TokenError> {
         if !allows(&self.auth.origins, request.uri(), request.headers()) {
+            telemetry::unstamped(request.uri());
             return Ok(None);
         }
         let live = self.auth.cache.get().await?;

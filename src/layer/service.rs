@@ -14,6 +14,7 @@ use super::{Auth, attempt::send_first, future::ResponseFuture};
 use crate::{
     origin::allows,
     replay::{self, ReplayBody},
+    telemetry,
 };
 
 /// Stamps each request with the shared token, and sends it once more if the token is rejected.
@@ -65,6 +66,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let auth = &self.auth;
         if !allows(&auth.origins, request.uri(), request.headers()) {
+            telemetry::unstamped(request.uri());
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     TokenError,
     sync::{ArcSwapOption, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
+    telemetry,
 };
 
 /// How often a wait is begun anew because its flight was lost.
@@ -203,6 +204,13 @@ impl Shared {
         live.is_some_and(|live| live.generation > generation)
     }
 
+    /// What is left of the live token's life; zero without one.
+    pub(super) fn life_left(&self) -> Duration {
+        let live = self.live.load();
+        let left = live.as_ref().map(|live| live.token.expires_in());
+        left.unwrap_or_default()
+    }
+
     fn wall_is_due(&self, now: Instant) -> bool {
         self.nanos(now) >= self.wall_due.load(Ordering::Relaxed)
     }
@@ -252,6 +260,7 @@ impl Shared {
         }
         drop(state);
         if let Some(launch) = launch {
+            telemetry::left(|| self.life_left());
             drop(launch.go(self));
         }
     }
@@ -311,7 +320,7 @@ impl Shared {
             reason,
             landing,
             registration,
-            _replaced: replaced,
+            replaced,
         }
     }
 
@@ -363,11 +372,14 @@ pub(super) struct Launch {
     landing: Landing,
     registration: AbortRegistration,
     /// An overdue flight: dropped with this, since that wakes who waits for it.
-    _replaced: Option<Flight>,
+    replaced: Option<Flight>,
 }
 
 impl Launch {
     pub(super) fn go(self, home: &Shared) -> Landing {
+        if let Some(overdue) = &self.replaced {
+            telemetry::lost(overdue.reason, overdue.time);
+        }
         let fetch = Arc::clone(&home.config.fetch);
         flight::launch(
             fetch,

@@ -31,7 +31,7 @@ use super::{
     live::Live,
     service::{Fetch, Fetched},
 };
-use crate::{TokenError, TokenErrorKind, rt};
+use crate::{TokenError, TokenErrorKind, rt, telemetry};
 
 const DEADLINE: Duration = Duration::from_secs(35);
 /// A flight this much past its deadline is in a runtime that does not run it.
@@ -50,7 +50,10 @@ impl Landing {
     /// What the flight brought; `None` if it was lost, or is overdue.
     pub(crate) async fn wait(self) -> Option<Landed> {
         let limit = self.overdue.saturating_duration_since(Instant::now());
-        rt::timeout(limit, self.told).await?.ok()
+        let time = telemetry::Stopwatch::start();
+        let landed = rt::timeout(limit, self.told).await;
+        telemetry::waited(time);
+        landed?.ok()
     }
 }
 
@@ -64,6 +67,7 @@ pub(crate) struct Flight {
     pub(crate) after_rejection: bool,
     /// The key whose rejection started it.
     pub(crate) made_for: Option<Key>,
+    pub(crate) time: telemetry::Stopwatch,
     tell: oneshot::Sender<Landed>,
     _abort: AbortOnDrop,
 }
@@ -87,6 +91,7 @@ impl Flight {
             landing,
             after_rejection: made_for.is_some(),
             made_for,
+            time: telemetry::Stopwatch::start(),
             tell,
             _abort: AbortOnDrop(abort),
         };
@@ -147,10 +152,10 @@ pub(crate) fn launch<H: Home>(
         return;
     };
     let ticket = Ticket { id, home };
-    let task = async move {
+    let task = telemetry::in_fetch(reason, async move {
         let outcome = fly(fetch, reason).await;
         ticket.land(outcome);
-    };
+    });
     runtime.spawn(async move {
         // Aborted or not, there is nothing more to do here.
         let _ = Abortable::new(task, registration).await;

@@ -11,7 +11,7 @@ use super::{
     schedule::{after_same_token, hard_margin, refresh_margin},
     service::Fetched,
 };
-use crate::{TokenError, TokenErrorKind, sync::Ordering};
+use crate::{TokenError, TokenErrorKind, sync::Ordering, telemetry};
 
 impl Home for Shared {
     fn land(&self, id: u64, outcome: Result<Fetched, TokenError>) {
@@ -25,16 +25,17 @@ impl Home for Shared {
         let landed = outcome
             .and_then(|fetched| self.adopt(&mut state, flight.reason, fetched))
             .map_err(|error| self.suffer(&mut state, error));
+        let newer = matches!(&landed, Ok(live) if live.generation > before);
         if let Some(key) = &flight.made_for {
             match &landed {
-                Ok(live) if live.generation > before => {
-                    state.book.brought(key, id, live.generation);
-                }
+                Ok(live) if newer => state.book.brought(key, id, live.generation),
                 _ => state.book.fruitless(key, id, self.now().mono),
             }
             self.count_unjudged(&mut state);
         }
         drop(state);
+        telemetry::fetched(flight.reason, flight.time, newer, landed.as_ref().err());
+        telemetry::left(|| self.life_left());
         flight.tell(landed);
     }
 
@@ -51,8 +52,11 @@ impl Home for Shared {
         }
         drop(state);
         match told {
-            Some(error) => flight.tell(Err(error)),
-            None => drop(flight),
+            Some(error) => {
+                telemetry::fetched(flight.reason, flight.time, false, Some(&error));
+                flight.tell(Err(error));
+            }
+            None => telemetry::lost(flight.reason, flight.time),
         }
     }
 }

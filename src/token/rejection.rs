@@ -21,7 +21,7 @@ use super::{
     cache::{RESTARTS, Shared, TokenCache, lost},
     flight::Landing,
 };
-use crate::{NotRetried, TokenError, sync::Ordering};
+use crate::{NotRetried, TokenError, sync::Ordering, telemetry};
 
 enum Ruling {
     SendAgain,
@@ -37,8 +37,22 @@ impl TokenCache {
         generation: u64,
         key: Key,
     ) -> Result<Option<Claim>, NotRetried> {
+        telemetry::rejected(&key, generation);
+        let newer = self.wait_for_newer(generation, &key).await;
+        match &newer {
+            Ok(_) => telemetry::retrying(),
+            Err(why) => telemetry::handed_back(&key, why),
+        }
+        newer
+    }
+
+    async fn wait_for_newer(
+        &self,
+        generation: u64,
+        key: &Key,
+    ) -> Result<Option<Claim>, NotRetried> {
         for _ in 0..=RESTARTS {
-            let (landing, claim) = match self.rejected(generation, &key, true) {
+            let (landing, claim) = match self.rejected(generation, key, true) {
                 Ruling::SendAgain => return Ok(None),
                 Ruling::HandBack(why) => return Err(why),
                 Ruling::Wait(landing, claim) => (landing, claim),
@@ -56,7 +70,9 @@ impl TokenCache {
     /// A rejection of a request that cannot be sent again: for the others' sake a flight is started
     /// all the same.
     pub(crate) fn rejected_for_good(&self, generation: u64, key: &Key) {
+        telemetry::rejected(key, generation);
         self.rejected(generation, key, false);
+        telemetry::handed_back(key, &NotRetried::Body);
     }
 
     /// Whether any key's next answer is a verdict.
