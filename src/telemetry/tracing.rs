@@ -10,6 +10,7 @@ use crate::{FetchReason, NotRetried, TokenError};
 
 /// Not the module's path, which is nobody's business.
 const TARGET: &str = "tower_symbl_auth";
+const FETCH: &str = "symbl_auth.fetch";
 
 pub(super) fn in_fetch<F: Future>(
     reason: FetchReason,
@@ -18,7 +19,7 @@ pub(super) fn in_fetch<F: Future>(
     let span = info_span!(
         target: TARGET,
         parent: None,
-        "symbl_auth.fetch",
+        FETCH,
         reason = labels::reason(reason),
         attempts = Empty,
         outcome = Empty,
@@ -30,11 +31,11 @@ pub(super) fn in_fetch<F: Future>(
 }
 
 pub(super) fn attempts(made: u32) {
-    Span::current().record("attempts", made);
+    fetch().record("attempts", made);
 }
 
 pub(super) fn fetched(reason: FetchReason, newer: bool, error: Option<&TokenError>) {
-    let span = Span::current();
+    let span = fetch();
     span.record("outcome", labels::outcome(newer, error));
     if let Some(error) = error {
         span.record("error", field::display(error));
@@ -44,7 +45,7 @@ pub(super) fn fetched(reason: FetchReason, newer: bool, error: Option<&TokenErro
 }
 
 pub(super) fn lost() {
-    Span::current().record("outcome", labels::LOST);
+    fetch().record("outcome", labels::LOST);
 }
 
 pub(super) fn rejected(key: &str, generation: u64) {
@@ -64,6 +65,16 @@ pub(super) fn handed_back(key: &str, why: &NotRetried) {
 
 pub(super) fn unstamped(uri: &Uri) {
     debug!(target: TARGET, origin = origin(uri), "request left unstamped");
+}
+
+/// The fetch's span, if this is its task. Any other span is the user's, whose fields may have the same
+/// names.
+fn fetch() -> Span {
+    let span = Span::current();
+    match span.metadata() {
+        Some(metadata) if (metadata.target(), metadata.name()) == (TARGET, FETCH) => span,
+        _ => Span::none(),
+    }
 }
 
 /// Method and path of a key; it has neither if the caller's token was stamped on nothing.

@@ -56,7 +56,10 @@ impl Home for Shared {
                 telemetry::fetched(flight.reason, flight.time, false, Some(&error));
                 flight.tell(Err(error));
             }
-            None => telemetry::lost(flight.reason, flight.time),
+            None => {
+                telemetry::lost(flight.reason, flight.time);
+                drop(flight);
+            }
         }
     }
 }

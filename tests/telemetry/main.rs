@@ -14,8 +14,8 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{advance, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_symbl_auth::{
-    AccessToken, Credentials, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind,
-    mock::MockSymbl,
+    AccessToken, Credentials, FetchReason, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind,
+    TokenRequest, mock::MockSymbl,
 };
 use tracing::Instrument;
 
@@ -246,6 +246,15 @@ fn of_a_request_left_unstamped_only_the_origin_is_told() {
     assert_eq!(told.metrics(), [""; 0]);
 }
 
+type Answer = Result<Response<Full<Bytes>>, Infallible>;
+type Endpoint =
+    tower::util::BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+
+fn token_endpoint() -> Endpoint {
+    let answer = || Answer::Ok(Response::new(r#"{"accessToken":"token-1"}"#.into()));
+    Endpoint::new(service_fn(move |_| async move { answer() }))
+}
+
 /// An endpoint that is down first, and then refuses the credentials, which it repeats.
 fn refused() -> SymblAuthLayer {
     let replies = Arc::new(Mutex::new(vec![401, 503]));
@@ -253,7 +262,7 @@ fn refused() -> SymblAuthLayer {
         let status = replies.lock().unwrap().pop().unwrap();
         let body = Full::<Bytes>::from(r#"{"message":"no app has app-s3cr3t"}"#);
         let response = Response::builder().status(status).body(body).unwrap();
-        async { Ok::<_, Infallible>(response) }
+        async { Answer::Ok(response) }
     });
     let fetch = FetchToken::with_client(Credentials::new("app-id", "app-s3cr3t"), client);
     SymblAuthLayer::builder(fetch).build()
@@ -298,6 +307,23 @@ fn each_kind_of_error_is_an_outcome() {
         assert_eq!(told.counter(&name), 1);
         assert_eq!(told.all(FETCH)[0].get("outcome"), outcome);
     }
+}
+
+#[test]
+fn nothing_is_recorded_in_spans_that_are_not_the_crates_own() {
+    let told = told(|_| async {
+        let fields = tracing::info_span!(
+            target: "tower_symbl_auth",
+            "mine",
+            attempts = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+        );
+        let request = TokenRequest::new(FetchReason::First);
+        let fetch = FetchToken::with_client(Credentials::new("a", "s3cr3t"), token_endpoint());
+        fetch.oneshot(request).instrument(fields).await.unwrap();
+    });
+    let mine = told.all("mine")[0];
+    assert_eq!((mine.get("attempts"), mine.get("outcome")), ("", ""));
 }
 
 #[test]
