@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::schedule::Backoff;
+use super::{budget::Budget, schedule::Backoff};
 
 /// Method, origin and path, as one string.
 pub(crate) type Key = Arc<str>;
@@ -237,46 +237,6 @@ impl Judge {
     }
 }
 
-/// Refreshes after rejections, over all keys: so many at once, and one more every so often.
-#[derive(Debug)]
-struct Budget {
-    shares: u32,
-    /// From when the next share is counted.
-    counted: Option<Instant>,
-}
-
-const SHARES: u32 = 16;
-const SHARE_EVERY: Duration = Duration::from_secs(10);
-
-impl Budget {
-    fn new() -> Self {
-        Self {
-            shares: SHARES,
-            counted: None,
-        }
-    }
-
-    fn draw(&mut self, now: Instant) -> bool {
-        let since = *self.counted.get_or_insert(now);
-        let due = now.saturating_duration_since(since).as_secs() / SHARE_EVERY.as_secs();
-        let due = u32::try_from(due).unwrap_or(u32::MAX);
-        if self.shares.saturating_add(due) >= SHARES {
-            self.shares = SHARES;
-            self.counted = Some(now);
-        } else {
-            self.shares += due;
-            self.counted = Some(since + SHARE_EVERY * due);
-        }
-        let left = self.shares.checked_sub(1);
-        self.shares = left.unwrap_or(0);
-        left.is_some()
-    }
-
-    fn give_back(&mut self) {
-        self.shares = (self.shares + 1).min(SHARES);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,19 +261,6 @@ mod tests {
         book.accepted(&key, 7);
         book.cool_down(&key, now);
         assert!(!book.is_cooling_down(&key, now + SECOND));
-    }
-
-    #[test]
-    fn the_budget_is_sixteen_at_once_and_one_more_every_ten_seconds() {
-        let (mut budget, start) = (Budget::new(), Instant::now());
-        let drawn = |budget: &mut Budget, at| (0..100).filter(|_| budget.draw(at)).count();
-        assert_eq!(drawn(&mut budget, start), 16);
-        assert_eq!(drawn(&mut budget, start + 9 * SECOND), 0);
-        assert_eq!(drawn(&mut budget, start + 25 * SECOND), 2);
-        assert_eq!(drawn(&mut budget, start + 30 * SECOND), 1);
-        assert_eq!(drawn(&mut budget, start + 3600 * SECOND), 16);
-        budget.give_back();
-        assert_eq!(drawn(&mut budget, start + 3600 * SECOND), 1);
     }
 
     #[test]
@@ -393,10 +340,10 @@ mod tests {
     #[test]
     fn an_accepted_retry_without_a_refresh_of_its_own_clears_the_key_and_gives_no_share_back() {
         let (mut book, key, now) = (Book::new(), key("GET /"), Instant::now());
-        let shares = book.budget.shares;
+        let shares = book.budget.shares();
         book.cool_down(&key, now);
         book.clear(&key);
         assert!(!book.is_cooling_down(&key, now));
-        assert_eq!(book.budget.shares, shares);
+        assert_eq!(book.budget.shares(), shares);
     }
 }

@@ -17,18 +17,17 @@ use std::{
     time::Duration,
 };
 
-use futures::future::AbortRegistration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
     AccessToken, FetchReason,
-    book::{Book, Key},
+    book::Key,
     clock::{Clock, Moment},
-    flight::{self, Flight, Landed, Landing},
+    flight::{Flight, Landed, Landing},
     live::Live,
-    schedule::Backoff,
     service::Fetch,
+    state::{Launch, State},
 };
 use crate::{
     TokenError,
@@ -66,21 +65,7 @@ pub(super) struct Shared {
     pub(super) after_rejection: AtomicBool,
     state: Mutex<State>,
     pub(super) config: Config,
-    me: Weak<Self>,
-}
-
-pub(super) struct State {
-    /// The newest token there has been, even when it is live no more.
-    pub(super) newest: Option<Arc<Live>>,
-    pub(super) flight: Option<Flight>,
-    flights: u64,
-    pub(super) refresh_failures: Backoff,
-    pub(super) fetch_failures: Backoff,
-    /// Until when calls without a live token fail, and with what.
-    pub(super) cool_down: Option<(Instant, TokenError)>,
-    /// Until when the endpoint has asked, beside a live token, not to be asked again.
-    pub(super) asked_to_wait: Option<(Instant, TokenError)>,
-    pub(super) book: Book,
+    pub(super) me: Weak<Self>,
 }
 
 /// What there is for someone without a token.
@@ -98,16 +83,7 @@ impl TokenCache {
             epoch: Instant::now(),
             unjudged: AtomicUsize::new(0),
             after_rejection: AtomicBool::new(false),
-            state: Mutex::new(State {
-                newest: None,
-                flight: None,
-                flights: 0,
-                refresh_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
-                fetch_failures: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)),
-                cool_down: None,
-                asked_to_wait: None,
-                book: Book::new(),
-            }),
+            state: Mutex::new(State::new()),
             config,
             me: me.clone(),
         });
@@ -330,64 +306,5 @@ impl Shared {
         state.newest = Some(Arc::clone(&live));
         self.live.store(Some(Arc::clone(&live)));
         live
-    }
-}
-
-impl State {
-    /// That of the newest token; zero before there has been one.
-    pub(super) fn generation(&self) -> u64 {
-        self.newest.as_ref().map_or(0, |live| live.generation)
-    }
-
-    /// The id that the next flight will have.
-    pub(super) fn next_flight(&self) -> u64 {
-        self.flights + 1
-    }
-
-    /// The flight in the slot, unless its runtime has stopped running it.
-    pub(super) fn running(&mut self, now: Instant) -> Option<&mut Flight> {
-        self.flight.as_mut().filter(|flight| now < flight.overdue())
-    }
-
-    /// The error that calls without a live token fail with for now.
-    pub(super) fn cooling_down(&self, now: Instant) -> Option<TokenError> {
-        until(&self.cool_down, now)
-    }
-
-    pub(super) fn asked_to_wait(&self, now: Instant) -> Option<TokenError> {
-        until(&self.asked_to_wait, now)
-    }
-}
-
-fn until(wait: &Option<(Instant, TokenError)>, now: Instant) -> Option<TokenError> {
-    let (end, error) = wait.as_ref()?;
-    (now < *end).then(|| error.clone())
-}
-
-/// A flight that is in the slot, to be launched after the lock is released.
-#[must_use]
-pub(super) struct Launch {
-    id: u64,
-    reason: FetchReason,
-    landing: Landing,
-    registration: AbortRegistration,
-    /// An overdue flight: dropped with this, since that wakes who waits for it.
-    replaced: Option<Flight>,
-}
-
-impl Launch {
-    pub(super) fn go(self, home: &Shared) -> Landing {
-        if let Some(overdue) = &self.replaced {
-            telemetry::lost(overdue.reason, overdue.time);
-        }
-        let fetch = Arc::clone(&home.config.fetch);
-        flight::launch(
-            fetch,
-            self.reason,
-            self.id,
-            home.me.clone(),
-            self.registration,
-        );
-        self.landing
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{
     FetchReason,
-    cache::{Shared, State},
+    cache::Shared,
     clock::Moment,
     flight::{Home, Landed},
     live::Live,
     schedule::{after_same_token, hard_margin, refresh_margin},
     service::Fetched,
+    state::State,
 };
 use crate::{TokenError, TokenErrorKind, sync::Ordering, telemetry};
 

@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use clock::Moment;
 
 mod book;
+mod budget;
 pub(crate) mod cache;
 pub(crate) mod clock;
 mod flight;
@@ -23,6 +24,7 @@ mod live;
 mod rejection;
 mod schedule;
 pub(crate) mod service;
+mod state;
 
 pub(crate) use book::Key;
 pub(crate) use flight::{Landed, Landing};
