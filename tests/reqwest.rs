@@ -431,13 +431,29 @@ async fn a_rejection_behind_a_redirect_within_the_origin_is_healed_from_the_star
     .await;
     let (client, fetches) = client(&[&server]);
     // In memory, so that reqwest repeats it itself.
-    let request = client.post(server.url("/old")).body("content");
+    let request = client.put(server.url("/old")).body("content");
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
     let seen = server.seen();
     let paths: Vec<_> = seen.iter().map(|seen| &*seen.path).collect();
     assert_eq!(paths, ["/old", "/new", "/old", "/new"]);
     assert!(seen.iter().all(|seen| seen.body == "content"));
     assert_eq!(fetches.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn what_a_redirect_says_has_been_done_is_not_done_again_for_a_rejection_behind_it() {
+    let server = Server::start(|seen| match &*seen.path {
+        "/jobs" => redirect(303, "/jobs/1"),
+        _ => refuse_first(seen),
+    })
+    .await;
+    let (client, _) = client(&[&server]);
+    let request = client.post(server.url("/jobs")).body("content");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let posted = server.seen();
+    let posted = posted.iter().filter(|seen| seen.path == "/jobs");
+    assert_eq!(posted.count(), 1);
 }
 
 // === what reqwest has and http has not ===

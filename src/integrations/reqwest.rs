@@ -33,7 +33,9 @@
 //! `x-api-key` reqwest never takes off, and whether a client has that policy cannot be seen from here. So
 //! with [`Placement::ApiKey`] every request that would be stamped is refused.
 //!
-//! A 401 from another origin than the request's was not about the token, and is handed back.
+//! A 401 from another origin than the request's was not about the token, and is handed back. So is one that
+//! a redirect within the origin led to, unless the method is idempotent: the first server may have done what it
+//! was asked.
 
 use std::{
     error, fmt, mem,
@@ -44,7 +46,7 @@ use std::{
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use http::{Extensions, HeaderName, Uri};
-use reqwest::{Body, Request, Response, redirect::Policy};
+use reqwest::{Body, Request, Response, Url, redirect::Policy};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 use tokio::sync::Mutex;
 use tower::{Layer, Service, ServiceExt};
@@ -154,10 +156,23 @@ impl<'a> Service<http::Request<ReplayBody<Body>>> for Chain<'a> {
         Box::pin(async move {
             let mut extensions = chain.extensions.lock().await;
             let response = chain.next.run(request, &mut extensions).await?;
-            let is_ours = response.url().origin() == chain.template.url().origin();
+            let is_ours = answers(response.url(), &chain.template);
             Ok(carry(response, is_ours))
         })
     }
+}
+
+/// Whether an answer from there may tell of the token that the request carried. After a redirect the
+/// request may have been done, and only what is idempotent is done again. A middleware beneath that makes up
+/// its own response may give it no URL, for which reqwest has a placeholder.
+fn answers(url: &Url, request: &Request) -> bool {
+    let mut asked = request.url().clone();
+    asked.set_fragment(None);
+    let mut answered = url.clone();
+    answered.set_fragment(None);
+    answered == asked
+        || url.host_str() == Some("no.url.provided.local")
+        || request.method().is_idempotent() && url.origin() == asked.origin()
 }
 
 /// Around a response, as much of its head as tells a rejection: nothing if it is not the answer of the

@@ -171,9 +171,9 @@ impl SymblAuthLayer {
     /// within a minute after [`rejected`](Self::rejected) brought it counts as one that did not help, and
     /// its rejection is handed back.
     pub fn accepted(&self, token: &AccessToken) {
-        let cache = &self.auth.cache;
-        if let Some(key) = token.stamped_for().filter(|_| cache.awaits_answers()) {
-            cache.answered(cache.generation_of(token), key, true);
+        if let Some(key) = token.stamped_for() {
+            let cache = &self.auth.cache;
+            cache.retried(cache.generation_of(token), key, true);
         }
     }
 }

@@ -130,6 +130,9 @@ impl Book {
         if let Some(entry) = self.entries.iter_mut().find(|entry| *entry.key == *key) {
             entry.fruitless.reset();
             entry.cool_until = None;
+            if let Some(trial) = &mut entry.trial {
+                trial.second = false;
+            }
         }
     }
 
@@ -159,7 +162,7 @@ impl Book {
             let trial = entry.trial.as_ref()?;
             let is_judged = entry.key == *key && trial.is_judged_by(generation);
             let is_verdict = match trial.judge {
-                Judge::NextAnswer { .. } => true,
+                Judge::NextAnswer { until } => now < until,
                 Judge::Retry => !accepted && (trial.second || entry.fruitless.has_failed()),
             };
             (is_judged && is_verdict).then_some(trial.flight)
@@ -290,7 +293,21 @@ mod tests {
         assert!(book.open(&key, 1, true, now));
         book.leave(&key, 1, now);
         assert_eq!(book.unjudged(now + 59 * SECOND), 1);
-        assert_eq!(book.unjudged(now + 60 * SECOND), 0);
+        book.brought(&key, 1, 2);
+        let later = now + 60 * SECOND;
+        book.answered(&key, 2, false, later);
+        assert!(!book.is_cooling_down(&key, later), "swept or not");
+        assert_eq!(book.unjudged(later), 0);
+    }
+
+    #[test]
+    fn an_accepted_retry_lets_the_next_revocation_have_a_second_trial_again() {
+        let (mut book, key, now) = (Book::new(), key("GET /"), Instant::now());
+        assert!(book.open(&key, 1, true, now) && book.open(&key, 2, true, now));
+        book.brought(&key, 2, 3);
+        book.clear(&key);
+        book.answered(&key, 3, false, now);
+        assert!(!book.is_cooling_down(&key, now));
     }
 
     #[test]

@@ -144,6 +144,10 @@ impl TokenCache {
         if let Some(error) = asked_to_wait {
             return Ruling::HandBack(NotRetried::Token(error));
         }
+        let decided = &mut *state;
+        if let Some(overdue) = &decided.flight {
+            overdue.judge_nobody(&mut decided.book);
+        }
         let id = state.next_flight();
         if !state.book.open(key, id, replayable, now.mono) {
             return Ruling::HandBack(NotRetried::CoolingDown);
