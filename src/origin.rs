@@ -2,7 +2,11 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
-use http::{HeaderMap, Uri, header::HOST, uri::Authority};
+use http::{
+    HeaderMap, Uri,
+    header::HOST,
+    uri::{Authority, Scheme},
+};
 
 /// Scheme, host and port of a server that may be sent the token, as in `https://api.symbl.ai`.
 ///
@@ -51,12 +55,15 @@ impl Origin {
         }
     }
 
-    fn is(&self, tls: bool, authority: &Authority) -> bool {
-        if self.tls != tls {
-            return false;
-        }
-        // Nearly every request that matches does so to the letter.
-        authority.as_str() == &*self.authority || self.has_host(authority)
+    /// Whether these name it as it writes itself, as those of nearly every request do.
+    #[inline]
+    fn is_written(&self, scheme: &Scheme, authority: &Authority) -> bool {
+        let own = if self.tls {
+            &Scheme::HTTPS
+        } else {
+            &Scheme::HTTP
+        };
+        authority.as_str() == &*self.authority && scheme == own
     }
 
     /// Whether the authority names this host and port; without a port, the scheme's default is meant.
@@ -144,10 +151,12 @@ impl Error for InvalidOrigin {}
 ///
 /// A URI without authority (origin-form: what tonic hands on, and what a client bound to one host is
 /// given) goes where the inner service leads; it passes unless a `Host` header names another origin.
+#[inline]
 pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool {
-    match (uri.scheme_str(), uri.authority()) {
+    match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
-            is_tls(scheme).is_some_and(|tls| origins.iter().any(|o| o.is(tls, authority)))
+            let is_written = |origin: &Origin| origin.is_written(scheme, authority);
+            origins.iter().any(is_written) || allows_equivalent(origins, scheme, authority)
         }
         // The authority form of CONNECT: what follows on that connection is not ours to see.
         (None, Some(_)) => false,
@@ -156,6 +165,12 @@ pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool
             host.is_ok_and(|host| origins.iter().any(|o| o.has_host(&host)))
         }),
     }
+}
+
+fn allows_equivalent(origins: &[Origin], scheme: &Scheme, authority: &Authority) -> bool {
+    let tls = is_tls(scheme.as_str());
+    let is = |origin: &Origin| tls == Some(origin.tls) && origin.has_host(authority);
+    origins.iter().any(is)
 }
 
 /// Scheme and authority as an origin writes them, so that one origin has one name.

@@ -22,6 +22,7 @@ pub enum Placement {
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 impl Placement {
+    #[inline]
     pub(crate) fn stamp(self, headers: &mut HeaderMap, value: HeaderValue) {
         match self {
             Self::Bearer => headers.insert(AUTHORIZATION, value),

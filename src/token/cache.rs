@@ -31,15 +31,12 @@ use super::{
 };
 use crate::{
     TokenError,
-    sync::{ArcSwapOption, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
+    sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering},
     telemetry,
 };
 
 /// How often a wait is begun anew because its flight was lost.
 pub(crate) const RESTARTS: usize = 3;
-/// Reading the wall clock costs as much as all the rest of a look at the token.
-const WALL_EVERY: Duration = Duration::from_millis(100);
-
 /// What the cache is made of; see [`Builder`](crate::Builder).
 pub(crate) struct Config {
     pub(crate) fetch: Fetch,
@@ -56,9 +53,6 @@ pub(crate) struct TokenCache {
 
 pub(super) struct Shared {
     live: ArcSwapOption<Live>,
-    /// When the wall clock is looked at next, in nanoseconds after `epoch`.
-    wall_due: AtomicU64,
-    epoch: Instant,
     /// Trials in the book that wait for their key's next answer.
     pub(super) unjudged: AtomicUsize,
     /// Whether there is a flight that a rejection started or joined.
@@ -79,8 +73,6 @@ impl TokenCache {
     pub(crate) fn new(config: Config) -> Self {
         let shared = Arc::new_cyclic(|me| Shared {
             live: ArcSwapOption::empty(),
-            wall_due: AtomicU64::new(0),
-            epoch: Instant::now(),
             unjudged: AtomicUsize::new(0),
             after_rejection: AtomicBool::new(false),
             state: Mutex::new(State::new()),
@@ -91,20 +83,23 @@ impl TokenCache {
     }
 
     /// The live token's header value and generation.
+    #[inline]
     pub(crate) fn stamp(&self) -> Option<(HeaderValue, u64)> {
         self.with_live(|live| (live.value.clone(), live.generation))
     }
 
     /// What of the live token is asked for. This is the hot path: one atomic load and a look at the
     /// monotonic clock, unless something is due.
-    fn with_live<T>(&self, take: impl FnOnce(&Arc<Live>) -> T) -> Option<T> {
+    #[inline]
+    fn with_live<T>(&self, take: impl Fn(&Arc<Live>) -> T) -> Option<T> {
         let live = self.shared.live.load();
         let live = live.as_ref()?;
         let now = Instant::now();
-        if now >= live.refresh.mono || now >= live.expires.mono || self.shared.wall_is_due(now) {
-            self.shared.attend(live, now)?;
+        if now < live.look {
+            Some(take(live))
+        } else {
+            self.shared.attend(now).as_ref().map(take)
         }
-        Some(take(live))
     }
 
     /// The live token, or the one that a flight brings.
@@ -187,58 +182,37 @@ impl Shared {
         left.unwrap_or_default()
     }
 
-    fn wall_is_due(&self, now: Instant) -> bool {
-        self.nanos(now) >= self.wall_due.load(Ordering::Relaxed)
-    }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        u64::try_from(nanos).unwrap_or(u64::MAX)
-    }
-
-    /// Something may be due: the token's end, its refresh, or a look at the wall clock. `None` if
-    /// the token has expired.
+    /// Something may be due: the token's end, its refresh, or a look at the wall clock. Whatever it is,
+    /// the next look is put behind it: until then no request takes the lock. `None` without a live token.
     #[cold]
-    fn attend(&self, live: &Arc<Live>, now: Instant) -> Option<()> {
-        let due = self.nanos(now + WALL_EVERY);
-        self.wall_due.store(due, Ordering::Relaxed);
+    fn attend(&self, now: Instant) -> Option<Arc<Live>> {
         let now = Moment {
             mono: now,
             ..self.now()
         };
-        if now.has_reached(live.expires) {
-            // What one clock has called expired must not come back when the other is asked.
-            let _state = self.lock();
-            self.live_at(now);
-            return None;
-        }
-        if now.has_reached(live.refresh) {
-            self.refresh_ahead(now);
-        }
-        Some(())
-    }
-
-    /// Starts an early flight, unless one is under way, and puts the next look behind its end: until
-    /// then no request takes the lock.
-    fn refresh_ahead(&self, now: Moment) {
         let mut state = self.lock();
-        let Some(live) = self.live_at(now) else {
-            return;
-        };
-        if !now.has_reached(live.refresh) {
-            return; // another request was first
+        let live = self.live_at(now)?;
+        if now.mono < live.look {
+            return Some(live); // another request was first
         }
-        let start = state.running(now.mono).is_none();
-        let launch = start.then(|| self.start(&mut state, FetchReason::Early, None, now.mono));
-        if let Some(flight) = &state.flight {
-            let wait = flight.overdue().saturating_duration_since(now.mono);
-            self.publish(&mut state, live.with_refresh(now.after(wait)));
+        let mut launch = None;
+        let mut refresh = live.refresh;
+        if now.has_reached(refresh) {
+            if state.running(now.mono).is_none() {
+                launch = Some(self.start(&mut state, FetchReason::Early, None, now.mono));
+            }
+            if let Some(flight) = &state.flight {
+                let wait = flight.overdue().saturating_duration_since(now.mono);
+                refresh = now.after(wait);
+            }
         }
+        let live = self.publish(&mut state, live.with_refresh(refresh), now.mono);
         drop(state);
         if let Some(launch) = launch {
             telemetry::left(|| self.life_left());
             drop(launch.go(self));
         }
+        Some(live)
     }
 
     fn board(&self) -> Boarding {
@@ -301,8 +275,8 @@ impl Shared {
     }
 
     /// Makes a token the live one. To be called under the lock.
-    pub(super) fn publish(&self, state: &mut State, live: Live) -> Arc<Live> {
-        let live = Arc::new(live);
+    pub(super) fn publish(&self, state: &mut State, live: Live, now: Instant) -> Arc<Live> {
+        let live = Arc::new(live.looked_at(now));
         state.newest = Some(Arc::clone(&live));
         self.live.store(Some(Arc::clone(&live)));
         live

@@ -48,8 +48,9 @@ impl Home for Shared {
         self.after_rejection.store(false, Ordering::Relaxed);
         flight.judge_nobody(&mut state.book);
         self.count_unjudged(&mut state);
-        if let Some(live) = self.live_at(self.now()) {
-            self.publish(&mut state, live.with_refresh(live.due));
+        let now = self.now();
+        if let Some(live) = self.live_at(now) {
+            self.publish(&mut state, live.with_refresh(live.due), now.mono);
         }
         drop(state);
         match told {
@@ -100,12 +101,13 @@ impl Shared {
             expires: now.after(remaining.saturating_sub(hard_margin(lifetime))),
             due,
             refresh: due,
+            look: now.mono,
         };
         state.refresh_failures.reset();
         state.fetch_failures.reset();
         state.cool_down = None;
         state.asked_to_wait = None;
-        Ok(self.publish(state, live))
+        Ok(self.publish(state, live, now.mono))
     }
 
     /// An error never displaces a live token: it puts off the next refresh, or with no live token
@@ -121,7 +123,7 @@ impl Shared {
             }
             let delay = state.refresh_failures.fail().max(asked);
             let refresh = now.after(delay.max(now.until(live.due)));
-            self.publish(state, live.with_refresh(refresh));
+            self.publish(state, live.with_refresh(refresh), now.mono);
             return error;
         }
         let delay = match error.kind() {

@@ -1,6 +1,9 @@
 //! The live token: what every request reads, and nothing ever writes. A change is a new one.
 
+use std::time::Duration;
+
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::{AccessToken, clock::Moment};
 
@@ -19,7 +22,13 @@ pub(crate) struct Live {
     /// From when on the next request starts a refresh: `due`, or later while one is under way or has
     /// lately failed.
     pub(crate) refresh: Moment,
+    /// From when on the next request looks what is due: `expires`, `refresh`, or a look at the wall
+    /// clock. It is all that the others compare.
+    pub(crate) look: Instant,
 }
+
+/// Reading the wall clock costs as much as all the rest of a look at the token.
+const WALL_EVERY: Duration = Duration::from_millis(100);
 
 impl Live {
     /// The same, but the next request that starts a refresh comes at `refresh` or later.
@@ -28,5 +37,12 @@ impl Live {
             refresh,
             ..self.clone()
         }
+    }
+
+    /// The same, with nothing that was due at `now` left to do.
+    pub(crate) fn looked_at(self, now: Instant) -> Self {
+        let wall = now + WALL_EVERY;
+        let look = wall.min(self.expires.mono).min(self.refresh.mono);
+        Self { look, ..self }
     }
 }

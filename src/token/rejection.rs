@@ -76,6 +76,7 @@ impl TokenCache {
     }
 
     /// Whether any key's next answer is a verdict.
+    #[inline]
     pub(crate) fn awaits_answers(&self) -> bool {
         self.shared.unjudged.load(Ordering::Relaxed) > 0
     }
