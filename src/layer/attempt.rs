@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body::Body;
-use tower::{BoxError, Service};
+use tower::Service;
 
 use super::{Auth, acquire::Acquire};
 use crate::{
     NotRetried,
-    replay::{Replay, ReplayBody, record},
+    replay::{Replay, ReplayBody},
     telemetry,
     token::{Claim, Key},
 };
@@ -19,7 +18,8 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
 /// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16).
-fn is_rejection<R>(response: &Response<R>) -> bool {
+#[inline]
+pub(super) fn is_rejection<R>(response: &Response<R>) -> bool {
     match response.status() {
         StatusCode::UNAUTHORIZED => true,
         StatusCode::OK => {
@@ -38,10 +38,10 @@ pub(super) struct Waiting<S, B> {
 
 /// What it takes to send a request again.
 pub(super) struct Retry<S, B> {
-    auth: Arc<Auth>,
-    spare: S,
-    replay: Replay<B>,
-    generation: u64,
+    pub(super) auth: Arc<Auth>,
+    pub(super) spare: S,
+    pub(super) replay: Replay<B>,
+    pub(super) generation: u64,
 }
 
 /// A 401, held unread until there is a newer token or none to be had.
@@ -70,41 +70,20 @@ pub(super) struct Verdict {
     claim: Option<Claim>,
 }
 
-/// Stamps the request, and sends it with the service that is ready.
-#[inline]
-pub(super) fn send_first<S, B>(
-    auth: &Arc<Auth>,
-    ready: &mut S,
-    spare: S,
-    request: Request<B>,
-    (value, generation): (HeaderValue, u64),
-) -> (S::Future, Retry<S, B>)
-where
-    S: Service<Request<ReplayBody<B>>>,
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let (mut request, replay) = record(request, auth.replay_limit);
-    auth.placement.stamp(request.headers_mut(), value);
-    let retry = Retry {
-        auth: Arc::clone(auth),
-        spare,
-        replay,
-        generation,
-    };
-    (ready.call(request), retry)
-}
-
 impl<S, B> Retry<S, B> {
-    /// The first attempt's answer: to be handed on, unless it is a rejection and a newer token may heal it.
-    pub(super) fn answered<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
+    /// The first attempt was accepted.
+    #[inline]
+    pub(super) fn accepted(&self) {
         let cache = &self.auth.cache;
-        if !is_rejection(&response) {
-            if cache.awaits_answers() {
-                cache.answered(self.generation, &self.replay.key(), true);
-            }
-            return Ok(response);
+        if cache.awaits_answers() {
+            cache.answered(self.generation, &self.replay.key(), true);
         }
+    }
+
+    /// The first attempt was rejected. The answer is to be handed on, unless a newer token may heal it.
+    #[cold]
+    pub(super) fn rejected<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
+        let cache = &self.auth.cache;
         let key = self.replay.key();
         if !self.replay.hold() {
             cache.rejected_for_good(self.generation, &key);

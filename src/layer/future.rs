@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
@@ -27,9 +27,12 @@ use tower::{BoxError, Service};
 use super::{
     Auth,
     acquire::Acquire,
-    attempt::{Rejected, Resending, Retry, Verdict, Waiting, send_first},
+    attempt::{Rejected, Resending, Retry, Verdict, Waiting, is_rejection},
 };
-use crate::{replay::ReplayBody, token::Landing};
+use crate::{
+    replay::{ReplayBody, record},
+    token::Landing,
+};
 
 pin_project! {
     /// The future of [`SymblAuth`](crate::SymblAuth).
@@ -87,12 +90,53 @@ where
         }
     }
 
-    pub(super) fn first(response: S::Future, retry: Retry<S, B>) -> Self {
+    /// Stamps the request, and sends it with the service that is ready.
+    pub(super) fn first(
+        auth: &Arc<Auth>,
+        ready: &mut S,
+        spare: S,
+        request: Request<B>,
+        stamp: (HeaderValue, u64),
+    ) -> Self
+    where
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
         Self {
-            state: State::First {
-                response,
-                retry: Some(retry),
-            },
+            state: State::first(auth, ready, spare, request, stamp),
+        }
+    }
+}
+
+impl<S, B> State<S, S::Future, S::Response, B>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    #[inline]
+    fn first(
+        auth: &Arc<Auth>,
+        ready: &mut S,
+        spare: S,
+        request: Request<B>,
+        (value, generation): (HeaderValue, u64),
+    ) -> Self
+    where
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        // With nothing in between, the head is moved once.
+        let (parts, body) = request.into_parts();
+        let mut request = Request::from_parts(parts, ReplayBody::empty());
+        let replay = record(&mut request, body, auth.replay_limit);
+        auth.placement.stamp(request.headers_mut(), value);
+        Self::First {
+            response: ready.call(request),
+            retry: Some(Retry {
+                auth: Arc::clone(auth),
+                spare,
+                replay,
+                generation,
+            }),
         }
     }
 }
@@ -116,23 +160,27 @@ where
                     let Waiting { acquire, request } = *take(waiting);
                     let (auth, mut service) = (acquire.auth, acquire.service);
                     let spare = service.clone();
-                    let (response, retry) = send_first(&auth, &mut service, spare, request, stamp);
-                    State::First {
-                        response,
-                        retry: Some(retry),
-                    }
+                    State::first(&auth, &mut service, spare, request, stamp)
                 }
-                StateProj::First { response, retry } => {
-                    let response = ready!(response.poll(cx));
-                    // An error drops it, and lets the body go on.
-                    let retry = take(retry);
-                    match retry.answered(response.map_err(Into::into)?) {
-                        Ok(response) => return Poll::Ready(Ok(response)),
-                        Err(rejected) => State::Rejected {
-                            rejected: Some(rejected),
-                        },
+                StateProj::First { response, retry } => match response.poll(cx) {
+                    Poll::Ready(Ok(response)) if is_rejection(&response) => {
+                        match take(retry).rejected(response) {
+                            Ok(response) => return Poll::Ready(Ok(response)),
+                            Err(rejected) => State::Rejected {
+                                rejected: Some(rejected),
+                            },
+                        }
                     }
-                }
+                    Poll::Pending => return Poll::Pending,
+                    done => {
+                        if matches!(done, Poll::Ready(Ok(_))) {
+                            running(retry).accepted();
+                        }
+                        // Nothing is kept any longer, and the body goes on.
+                        *retry = None;
+                        return done.map_err(Into::into);
+                    }
+                },
                 StateProj::Rejected { rejected } => {
                     let newer = ready!(running(rejected).newer.poll_unpin(cx));
                     match take(rejected).resolve(newer) {

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, attempt::send_first, future::ResponseFuture};
+use super::{Auth, future::ResponseFuture};
 use crate::{
     origin::allows,
     replay::{self, ReplayBody},
@@ -78,8 +78,7 @@ where
         if flight.is_none() {
             if let Some(stamp) = auth.cache.stamp() {
                 let spare = self.inner.clone();
-                let (response, retry) = send_first(auth, &mut self.inner, spare, request, stamp);
-                return ResponseFuture::first(response, retry);
+                return ResponseFuture::first(auth, &mut self.inner, spare, request, stamp);
             }
         }
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.

@@ -44,7 +44,8 @@ fn start(limit: usize) -> (ReplayBody<Fed>, Replay<Fed>) {
             let _ = feed.unbounded_send(byte);
         }
     });
-    let (request, replay) = record(Request::new(Fed(frames)), limit);
+    let mut request = Request::new(ReplayBody::empty());
+    let replay = record(&mut request, Fed(frames), limit);
     (request.into_body(), replay)
 }
 

@@ -12,16 +12,19 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use part::{into_frame, poll_part};
-use record::{Recorded, Recorder, Recording};
-use saved::Shared;
+use head::Head;
+use headers::{Small, unpack};
+use part::poll_known;
+use recorder::Recorder;
+use recording::{Recorded, Recording};
 
 pub(crate) mod head;
+mod headers;
 #[cfg(test)]
 mod interleavings;
 mod part;
-mod record;
-mod saved;
+mod recorder;
+mod recording;
 
 /// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends: the original's frames, in
 /// time, and a record of them for the one retry.
@@ -45,15 +48,22 @@ enum Kind<B> {
 }
 
 /// What the retry is made of.
-pub(crate) enum Replay<B> {
-    Empty(Shared<B>, SizeHint),
+pub(crate) struct Replay<B> {
+    head: Head,
+    kept: Kept<B>,
+}
+
+/// What is kept of a body.
+enum Kept<B> {
+    Empty(SizeHint),
     Recording(Recording<B>),
-    /// Known in advance to be over the limit: there will be none.
-    Never(Shared<B>),
+    /// It was known in advance to be over the limit: there will be no retry.
+    Nothing,
 }
 
 impl<B> ReplayBody<B> {
-    fn empty() -> Self {
+    /// Until there is another.
+    pub(crate) fn empty() -> Self {
         Self {
             kind: Kind::Empty(SizeHint::default()),
         }
@@ -72,49 +82,53 @@ pub(crate) fn is_over<B: Body>(body: &B, limit: usize) -> bool {
     body.size_hint().lower() > limit as u64
 }
 
-/// Saves a request's head, and begins to record its body.
-pub(crate) fn record<B>(request: Request<B>, limit: usize) -> (Request<ReplayBody<B>>, Replay<B>)
+/// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
+/// to record the body.
+#[inline]
+pub(crate) fn record<B>(request: &mut Request<ReplayBody<B>>, body: B, limit: usize) -> Replay<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    // Moving a head costs as much as saving it. With nothing between taking it apart and putting it
-    // together again, it is moved once.
-    let (parts, body) = request.into_parts();
-    let mut request = Request::from_parts(parts, ReplayBody::empty());
+    let mut head = Head::of(request);
     let hint = body.size_hint();
-    let (kind, replay) = if body.is_end_stream() {
-        let saved = Shared::new(None, |head| head.save(&request));
-        (Kind::Empty(hint), Replay::Empty(saved, hint))
+    let (kind, kept) = if body.is_end_stream() {
+        head.pack(request.headers());
+        (Kind::Empty(hint), Kept::Empty(hint))
     } else if hint.lower() > limit as u64 {
-        let saved = Shared::new(None, |head| head.save_for_key(&request));
-        (Kind::Passing(Mutex::new(body)), Replay::Never(saved))
+        head.pack(request.headers());
+        (Kind::Passing(Mutex::new(body)), Kept::Nothing)
     } else {
-        let recorder = Recorder::new(body, hint, limit);
-        let saved = Shared::new(Some(recorder), |head| head.save(&request));
-        let (first, recording) = Recording::start(saved);
-        (Kind::Recorded(first), Replay::Recording(recording))
+        let mut small = Small::new();
+        if !small.pack(request.headers()) {
+            head.pack(request.headers());
+        }
+        let (first, recording) = Recording::start(Recorder::new(body, hint, limit), small);
+        (Kind::Recorded(first), Kept::Recording(recording))
     };
     request.body_mut().kind = kind;
-    (request, replay)
+    Replay { head, kept }
 }
 
 impl<B> Replay<B> {
+    fn packed(&self) -> &[u8] {
+        match &self.kept {
+            Kept::Recording(recording) if self.head.packed().is_empty() => recording.packed(),
+            _ => self.head.packed(),
+        }
+    }
+
     /// What the book of rejections knows the request by.
     pub(crate) fn key(&self) -> Arc<str> {
-        let saved = match self {
-            Self::Empty(saved, _) | Self::Never(saved) => saved.lock(),
-            Self::Recording(recording) => recording.saved(),
-        };
-        saved.head.key()
+        self.head.key(self.packed())
     }
 
     /// Holds the first attempt's body back. `false` if there will be no replay.
     pub(crate) fn hold(&self) -> bool {
-        match self {
-            Self::Empty(..) => true,
-            Self::Recording(recording) => recording.hold(),
-            Self::Never(_) => false,
+        match &self.kept {
+            Kept::Empty(_) => true,
+            Kept::Recording(recording) => recording.hold(),
+            Kept::Nothing => false,
         }
     }
 
@@ -123,16 +137,14 @@ impl<B> Replay<B> {
     /// # Panics
     ///
     /// If `hold` has not said that there is to be a replay.
-    pub(crate) fn take_over(self) -> Request<ReplayBody<B>> {
-        let (head, kind) = match self {
-            Self::Empty(saved, hint) => (saved.lock().head.give_up(), Kind::Empty(hint)),
-            Self::Recording(recording) => {
-                let (head, recorded) = recording.take_over();
-                (head, Kind::Recorded(recorded))
-            }
-            Self::Never(_) => unreachable!("what is not held is not taken over"),
+    pub(crate) fn take_over(mut self) -> Request<ReplayBody<B>> {
+        let headers = unpack(self.packed());
+        let kind = match &mut self.kept {
+            Kept::Empty(hint) => Kind::Empty(*hint),
+            Kept::Recording(recording) => Kind::Recorded(recording.take_over()),
+            Kept::Nothing => unreachable!("what is not held is not taken over"),
         };
-        head.restore(ReplayBody { kind })
+        self.head.restore(headers, ReplayBody { kind })
     }
 }
 
@@ -148,14 +160,13 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = match &mut self.kind {
-            Kind::Empty(_) => return Poll::Ready(None),
+        match &mut self.kind {
+            Kind::Empty(_) => Poll::Ready(None),
             Kind::Recorded(recorded) => recorded.poll(cx),
             Kind::Passing(body) => {
-                poll_part(body.get_mut().unwrap_or_else(PoisonError::into_inner), cx)
+                poll_known(body.get_mut().unwrap_or_else(PoisonError::into_inner), cx)
             }
-        };
-        polled.map(into_frame)
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,4 +1,4 @@
-//! Frames as they are kept.
+//! Frames, as they pass and as they are kept.
 
 use std::{
     collections::VecDeque,
@@ -11,35 +11,12 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tower::BoxError;
 
-/// A frame, which unlike `http_body`'s can be cloned: `Bytes` by counting a reference.
-#[derive(Clone)]
-pub(super) enum Part {
-    Data(Bytes),
-    /// Boxed, for they are rare and large.
-    Trailers(Box<HeaderMap>),
-}
-
 /// What polling a body to readiness yields.
-pub(super) type Polled = Option<Result<Part, BoxError>>;
-
-impl Part {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Trailers(_) => 0,
-        }
-    }
-
-    fn into_frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(*trailers),
-        }
-    }
-}
+pub(super) type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 
 /// Polls a body for a frame of a known kind; what is neither data nor trailers is skipped.
-pub(super) fn poll_part<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Polled>
+#[inline]
+pub(super) fn poll_known<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Polled>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -52,20 +29,49 @@ where
         };
         let frame = match frame.into_data() {
             Ok(mut data) => {
-                // Of `Bytes` this counts a reference; any other buffer is copied, once.
+                // Of `Bytes` this counts no reference; any other buffer is copied, once.
                 let data = data.copy_to_bytes(data.remaining());
-                return Poll::Ready(Some(Ok(Part::Data(data))));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             Err(frame) => frame,
         };
         if let Ok(trailers) = frame.into_trailers() {
-            return Poll::Ready(Some(Ok(Part::Trailers(Box::new(trailers)))));
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
     }
 }
 
-pub(super) fn into_frame(polled: Polled) -> Option<Result<Frame<Bytes>, BoxError>> {
-    polled.map(|part| part.map(Part::into_frame))
+/// A frame that is kept. Its data is counted a reference on.
+pub(super) enum Part {
+    Data(Bytes),
+    /// Boxed, for they are rare and large.
+    Trailers(Box<HeaderMap>),
+}
+
+impl Part {
+    #[inline]
+    pub(super) fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        match frame.data_ref() {
+            Some(data) => Some(Self::Data(data.clone())),
+            None => frame
+                .trailers_ref()
+                .map(|trailers| Self::Trailers(Box::new(trailers.clone()))),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    pub(super) fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data),
+            Self::Trailers(trailers) => Frame::trailers(*trailers),
+        }
+    }
 }
 
 /// What is kept of a body, in order. The first part takes no allocation: a body in memory has no more.
@@ -76,6 +82,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    #[inline]
     pub(super) fn push(&mut self, part: Part) {
         if self.is_empty() {
             self.first = Some(part);

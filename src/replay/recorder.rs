@@ -28,15 +28,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http_body::{Body, SizeHint};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
-use super::{
-    head::Head,
-    part::{Kept, Part, Polled, poll_part},
-    saved::{Saved, Shared},
-};
-use crate::sync::MutexGuard;
+use super::part::{Kept, Part, Polled, poll_known};
 
 /// Empty frames take no bytes of the limit, but room all the same.
 const FRAMES: usize = 65_536;
@@ -68,19 +64,20 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
+    #[inline]
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         if self.ended {
             return Poll::Ready(None);
         }
         // Should it panic, it has failed.
         let failed = mem::replace(&mut self.failed, true);
-        let polled = poll_part(&mut self.inner, cx);
+        let polled = poll_known(&mut self.inner, cx);
         self.failed = failed || matches!(polled, Poll::Ready(Some(Err(_))));
         self.ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
 
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let polled = match self.phase {
             Phase::Recording | Phase::Passing => self.poll_inner(cx),
             Phase::Held => Poll::Pending,
@@ -91,32 +88,30 @@ where
                 Some(waker) => waker.clone_from(cx.waker()),
                 first => *first = Some(cx.waker().clone()),
             },
-            Poll::Ready(Some(Ok(part))) if self.phase == Phase::Recording => {
-                self.keep(part.clone());
-            }
+            Poll::Ready(Some(Ok(frame))) if self.phase == Phase::Recording => self.keep(frame),
             Poll::Ready(_) => {}
         }
         polled
     }
 
-    fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+    pub(super) fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         match self.kept.pop() {
             Some(part) => {
                 self.replayed += part.len() as u64;
-                Poll::Ready(Some(Ok(part)))
+                Poll::Ready(Some(Ok(part.into_frame())))
             }
             None => self.poll_inner(cx),
         }
     }
 
-    fn hint(&self, attempt: Attempt) -> SizeHint {
+    pub(super) fn hint(&self, attempt: Attempt) -> SizeHint {
         if attempt == Attempt::Retry && !self.kept.is_empty() {
             return less(&self.original, self.replayed);
         }
         self.inner.size_hint()
     }
 
-    fn is_at_end(&self, attempt: Attempt) -> bool {
+    pub(super) fn is_at_end(&self, attempt: Attempt) -> bool {
         let may_end = match attempt {
             Attempt::First => matches!(self.phase, Phase::Recording | Phase::Passing),
             Attempt::Retry => self.kept.is_empty(),
@@ -142,7 +137,32 @@ impl<B> Recorder<B> {
         }
     }
 
-    fn keep(&mut self, part: Part) {
+    /// Holds the first attempt back. `false` if there is nothing whole to take over: the body has
+    /// failed, or was over the limit.
+    pub(super) fn hold(&mut self) -> bool {
+        let can = self.phase == Phase::Recording && !self.failed;
+        if can {
+            self.phase = Phase::Held;
+        }
+        can
+    }
+
+    /// The held body is the retry's from now on. Whom to wake.
+    pub(super) fn take_over(&mut self) -> Option<Waker> {
+        self.phase = Phase::Taken;
+        self.first.take()
+    }
+
+    /// There will be no retry: the first attempt goes on. What to free, and whom to wake.
+    pub(super) fn let_go(&mut self) -> (Kept, Option<Waker>) {
+        let was = mem::replace(&mut self.phase, Phase::Passing);
+        let held = (was == Phase::Held).then(|| self.first.take());
+        (mem::take(&mut self.kept), held.flatten())
+    }
+
+    #[inline]
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Some(part) = Part::of(frame) else { return };
         self.kept_bytes = self.kept_bytes.saturating_add(part.len());
         if self.kept_bytes > self.limit || self.kept.len() == FRAMES {
             self.kept = Kept::default();
@@ -153,133 +173,11 @@ impl<B> Recorder<B> {
     }
 }
 
+/// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attempt {
+pub(super) enum Attempt {
     First,
     Retry,
-}
-
-/// One attempt's view of the recorded body.
-pub(super) struct Recorded<B> {
-    saved: Shared<B>,
-    attempt: Attempt,
-}
-
-impl<B> Recorded<B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let mut saved = self.saved.lock();
-        match (&mut saved.recorder, self.attempt) {
-            (Some(recorder), Attempt::First) => recorder.poll_first(cx),
-            (Some(recorder), Attempt::Retry) => recorder.poll_retry(cx),
-            // The retry has come and gone.
-            (None, _) => Poll::Ready(taken_over()),
-        }
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        let saved = self.saved.lock();
-        let recorder = saved.recorder.as_ref();
-        recorder.map_or_else(SizeHint::default, |it| it.hint(self.attempt))
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        let saved = self.saved.lock();
-        let recorder = saved.recorder.as_ref();
-        recorder.is_some_and(|it| it.is_at_end(self.attempt))
-    }
-}
-
-impl<B> Drop for Recorded<B> {
-    /// Nobody polls the body after its retry, though a first attempt that is stuck may hold on to it.
-    fn drop(&mut self) {
-        if self.attempt == Attempt::Retry {
-            let recorder = self.saved.lock().recorder.take();
-            drop(recorder);
-        }
-    }
-}
-
-/// The future's handle on a body that its first attempt is sending. Dropped, it stops the recording.
-pub(crate) struct Recording<B> {
-    saved: Shared<B>,
-}
-
-impl<B> Recording<B> {
-    /// The body for the first attempt, and the handle.
-    pub(super) fn start(saved: Shared<B>) -> (Recorded<B>, Self) {
-        let first = Recorded {
-            saved: saved.clone(),
-            attempt: Attempt::First,
-        };
-        (first, Self { saved })
-    }
-
-    pub(super) fn saved(&self) -> MutexGuard<'_, Saved<B>> {
-        self.saved.lock()
-    }
-
-    /// Holds the first attempt's body back, to be taken over or let go. `false` if that cannot be:
-    /// the body has failed, or was over the limit.
-    pub(super) fn hold(&self) -> bool {
-        let mut saved = self.saved.lock();
-        let recorder = saved.recorder.as_mut().expect(BEFORE_RETRY);
-        let can = recorder.phase == Phase::Recording && !recorder.failed;
-        if can {
-            recorder.phase = Phase::Held;
-        }
-        can
-    }
-
-    /// Takes the held body over, for the retry, with the head that it belongs to.
-    pub(super) fn take_over(self) -> (Head, Recorded<B>) {
-        let mut saved = self.saved.lock();
-        let recorder = saved.recorder.as_mut().expect(BEFORE_RETRY);
-        recorder.phase = Phase::Taken;
-        let first = recorder.first.take();
-        let head = saved.head.give_up();
-        drop(saved);
-        wake(first);
-        let retry = Recorded {
-            saved: self.saved.clone(),
-            attempt: Attempt::Retry,
-        };
-        (head, retry)
-    }
-}
-
-const BEFORE_RETRY: &str = "only the retry frees the recorder";
-
-impl<B> Drop for Recording<B> {
-    fn drop(&mut self) {
-        let mut saved = self.saved.lock();
-        let head = saved.head.release();
-        let mut freed = None;
-        if let Some(recorder) = &mut saved.recorder {
-            let first = match recorder.phase {
-                Phase::Held => recorder.first.take(),
-                _ => None,
-            };
-            if recorder.phase != Phase::Taken {
-                recorder.phase = Phase::Passing;
-                freed = Some((mem::take(&mut recorder.kept), first));
-            }
-        }
-        drop(saved);
-        drop(head);
-        if let Some((_kept, first)) = freed {
-            wake(first);
-        }
-    }
-}
-
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
 }
 
 fn less(hint: &SizeHint, bytes: u64) -> SizeHint {
@@ -291,7 +189,7 @@ fn less(hint: &SizeHint, bytes: u64) -> SizeHint {
     rest
 }
 
-fn taken_over() -> Polled {
+pub(super) fn taken_over() -> Polled {
     Some(Err(TakenOver.into()))
 }
 
