@@ -13,7 +13,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::HeaderValue;
 use tower::{BoxError, Service};
 
-use super::Auth;
+use super::shared::Shared;
 use crate::token::{Landed, Landing, Live, cache::TokenCache};
 
 /// After so many waits the token is sent even if it has expired: a rejection is mended, but waiting
@@ -21,7 +21,7 @@ use crate::token::{Landed, Landing, Live, cache::TokenCache};
 const WAITS: usize = 3;
 
 pub(super) struct Acquire<S> {
-    pub(super) auth: Arc<Auth>,
+    pub(super) shared: Arc<Shared<S>>,
     pub(super) service: S,
     token: Option<BoxFuture<'static, Landed>>,
     waits: usize,
@@ -29,21 +29,21 @@ pub(super) struct Acquire<S> {
     last: Option<Arc<Live>>,
 }
 
-impl<S> Acquire<S> {
+impl<S: Clone> Acquire<S> {
     /// For the first attempt: waits for a token, and before that for a flight, if one is given.
-    pub(super) fn with_wait(auth: Arc<Auth>, service: S, flight: Option<Landing>) -> Self {
-        let token = wait_for_token(auth.cache.clone(), flight).boxed();
+    pub(super) fn with_wait(shared: Arc<Shared<S>>, flight: Option<Landing>) -> Self {
+        let token = wait_for_token(shared.auth.cache.clone(), flight).boxed();
         Self {
             token: Some(token),
-            ..Self::new(auth, service)
+            ..Self::new(shared)
         }
     }
 
     /// For the retry: there is a token.
-    pub(super) fn new(auth: Arc<Auth>, service: S) -> Self {
+    pub(super) fn new(shared: Arc<Shared<S>>) -> Self {
         Self {
-            auth,
-            service,
+            service: shared.instance(),
+            shared,
             token: None,
             waits: 0,
             last: None,
@@ -56,10 +56,10 @@ impl<S> Acquire<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(HeaderValue, u64), BoxError>>
     where
-        S: Service<Request> + Clone,
+        S: Service<Request>,
         S::Error: Into<BoxError>,
     {
-        let cache = &self.auth.cache;
+        let cache = &self.shared.auth.cache;
         loop {
             if let Some(token) = &mut self.token {
                 self.last = Some(ready!(token.poll_unpin(cx))?);

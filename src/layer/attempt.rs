@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::Service;
 
-use super::{Auth, acquire::Acquire};
+use super::{Auth, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried,
     replay::{Replay, ReplayBody},
@@ -38,8 +38,7 @@ pub(super) struct Waiting<S, B> {
 
 /// What it takes to send a request again.
 pub(super) struct Retry<S, B> {
-    pub(super) auth: Arc<Auth>,
-    pub(super) spare: S,
+    pub(super) shared: Arc<Shared<S>>,
     pub(super) replay: Replay<B>,
     pub(super) generation: u64,
 }
@@ -74,7 +73,7 @@ impl<S, B> Retry<S, B> {
     /// The first attempt was accepted.
     #[inline]
     pub(super) fn accepted(&self) {
-        let cache = &self.auth.cache;
+        let cache = &self.shared.auth.cache;
         if cache.awaits_answers() {
             cache.answered(self.generation, &self.replay.key(), true);
         }
@@ -83,7 +82,7 @@ impl<S, B> Retry<S, B> {
     /// The first attempt was rejected. The answer is to be handed on, unless a newer token may heal it.
     #[cold]
     pub(super) fn rejected<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
-        let cache = &self.auth.cache;
+        let cache = &self.shared.auth.cache;
         let key = self.replay.key();
         if !self.replay.hold() {
             cache.rejected_for_good(self.generation, &key);
@@ -99,7 +98,7 @@ impl<S, B> Retry<S, B> {
     }
 }
 
-impl<S, B, R> Rejected<S, B, Response<R>> {
+impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
     /// There is a newer token, or none: then the body goes on and the 401 is handed back.
     pub(super) fn resolve(
         self,
@@ -112,7 +111,7 @@ impl<S, B, R> Rejected<S, B, Response<R>> {
         drop(self.response);
         let retry = self.retry;
         Ok(Box::new(Resending {
-            acquire: Acquire::new(retry.auth, retry.spare),
+            acquire: Acquire::new(retry.shared),
             request: retry.replay.take_over(),
             key: self.key,
             claim,
@@ -126,13 +125,15 @@ where
 {
     pub(super) fn send(self, (value, generation): (HeaderValue, u64)) -> (S::Future, Verdict) {
         let Acquire {
-            auth, mut service, ..
+            shared,
+            mut service,
+            ..
         } = self.acquire;
         let mut request = self.request;
-        auth.placement.stamp(request.headers_mut(), value);
+        shared.auth.placement.stamp(request.headers_mut(), value);
         let response = service.call(request);
         let verdict = Verdict {
-            auth,
+            auth: Arc::clone(&shared.auth),
             key: self.key,
             generation,
             claim: self.claim,

@@ -25,9 +25,9 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::{
-    Auth,
     acquire::Acquire,
     attempt::{Rejected, Resending, Retry, Verdict, Waiting, is_rejection},
+    shared::Shared,
 };
 use crate::{
     replay::{ReplayBody, record},
@@ -73,14 +73,12 @@ where
         }
     }
 
-    pub(super) fn wait(
-        auth: Arc<Auth>,
-        spare: S,
-        request: Request<B>,
-        flight: Option<Landing>,
-    ) -> Self {
+    pub(super) fn wait(shared: Arc<Shared<S>>, request: Request<B>, flight: Option<Landing>) -> Self
+    where
+        S: Clone,
+    {
         let waiting = Box::new(Waiting {
-            acquire: Acquire::with_wait(auth, spare, flight),
+            acquire: Acquire::with_wait(shared, flight),
             request,
         });
         Self {
@@ -92,9 +90,8 @@ where
 
     /// Stamps the request, and sends it with the service that is ready.
     pub(super) fn first(
-        auth: &Arc<Auth>,
+        shared: Arc<Shared<S>>,
         ready: &mut S,
-        spare: S,
         request: Request<B>,
         stamp: (HeaderValue, u64),
     ) -> Self
@@ -103,7 +100,7 @@ where
         B::Error: Into<BoxError>,
     {
         Self {
-            state: State::first(auth, ready, spare, request, stamp),
+            state: State::first(shared, ready, request, stamp),
         }
     }
 }
@@ -114,9 +111,8 @@ where
 {
     #[inline]
     fn first(
-        auth: &Arc<Auth>,
+        shared: Arc<Shared<S>>,
         ready: &mut S,
-        spare: S,
         request: Request<B>,
         (value, generation): (HeaderValue, u64),
     ) -> Self
@@ -127,13 +123,12 @@ where
         // With nothing in between, the head is moved once.
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, ReplayBody::empty());
-        let replay = record(&mut request, body, auth.replay_limit);
-        auth.placement.stamp(request.headers_mut(), value);
+        let replay = record(&mut request, body, shared.auth.replay_limit);
+        shared.auth.placement.stamp(request.headers_mut(), value);
         Self::First {
             response: ready.call(request),
             retry: Some(Retry {
-                auth: Arc::clone(auth),
-                spare,
+                shared,
                 replay,
                 generation,
             }),
@@ -158,9 +153,8 @@ where
                 StateProj::Waiting { waiting } => {
                     let stamp = ready!(running(waiting).acquire.poll(cx))?;
                     let Waiting { acquire, request } = *take(waiting);
-                    let (auth, mut service) = (acquire.auth, acquire.service);
-                    let spare = service.clone();
-                    State::first(&auth, &mut service, spare, request, stamp)
+                    let mut service = acquire.service;
+                    State::first(acquire.shared, &mut service, request, stamp)
                 }
                 StateProj::First { response, retry } => match response.poll(cx) {
                     Poll::Ready(Ok(response)) if is_rejection(&response) => {

@@ -22,6 +22,7 @@ mod builder;
 mod future;
 mod placement;
 mod service;
+mod shared;
 
 /// Authenticates the requests of any tower HTTP client with one shared access token.
 ///

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, future::ResponseFuture};
+use super::{Auth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
     replay::{self, ReplayBody},
@@ -24,12 +24,15 @@ use crate::{
 #[derive(Clone)]
 pub struct SymblAuth<S> {
     inner: S,
-    auth: Arc<Auth>,
+    shared: Arc<Shared<S>>,
 }
 
 impl<S> SymblAuth<S> {
     pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
-        Self { inner, auth }
+        Self {
+            inner,
+            shared: Shared::new(auth),
+        }
     }
 
     /// The wrapped service.
@@ -39,6 +42,8 @@ impl<S> SymblAuth<S> {
 
     /// The wrapped service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
+        // Whatever is done to it holds for retries too.
+        self.shared = Shared::new(Arc::clone(&self.shared.auth));
         &mut self.inner
     }
 
@@ -64,11 +69,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let auth = &self.auth;
+        let auth = &self.shared.auth;
         if !allows(&auth.origins, request.uri(), request.headers()) {
             telemetry::unstamped(request.uri());
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
+        self.shared.keep(&self.inner);
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
         let flight = if replay::is_over(request.body(), auth.replay_limit) {
             auth.cache.flight_after_rejection()
@@ -77,14 +83,13 @@ where
         };
         if flight.is_none() {
             if let Some(stamp) = auth.cache.stamp() {
-                let spare = self.inner.clone();
-                return ResponseFuture::first(auth, &mut self.inner, spare, request, stamp);
+                let shared = Arc::clone(&self.shared);
+                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
             }
         }
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
-        let spare = self.inner.clone();
-        drop(mem::replace(&mut self.inner, spare.clone()));
-        ResponseFuture::wait(Arc::clone(auth), spare, request, flight)
+        drop(mem::replace(&mut self.inner, self.shared.instance()));
+        ResponseFuture::wait(Arc::clone(&self.shared), request, flight)
     }
 }
 
@@ -92,7 +97,7 @@ impl<S: fmt::Debug> fmt::Debug for SymblAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SymblAuth")
             .field("inner", &self.inner)
-            .field("layer", &self.auth)
+            .field("layer", &self.shared.auth)
             .finish()
     }
 }

@@ -36,6 +36,14 @@ impl Head {
         }
     }
 
+    /// Packs what the key needs beyond the URI.
+    pub(super) fn pack_host(&mut self, headers: &HeaderMap) {
+        if self.uri.authority().is_none() {
+            let host = headers.get(HOST).map(|host| (HOST, host.clone()));
+            self.pack(&host.into_iter().collect());
+        }
+    }
+
     pub(super) fn packed(&self) -> &[u8] {
         &self.packed
     }

@@ -5,12 +5,12 @@
 //!
 //! For each header: the lengths of name and value, then name and value.
 
-use bytes::{Buf, BufMut};
+use bytes::Buf;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// In the length of a value: that the value is marked sensitive.
 const SENSITIVE: u32 = 1 << 31;
-const LENGTHS: usize = 2 * size_of::<u32>();
+const LENGTHS: usize = size_of::<u64>();
 
 /// Packed headers in an allocation of someone else's.
 pub(super) struct Small {
@@ -33,14 +33,17 @@ impl Small {
     /// `false` if there is not enough room: then nothing is packed.
     #[inline]
     pub(super) fn pack(&mut self, headers: &HeaderMap) -> bool {
-        let mut room = &mut self.bytes[..];
+        let mut end = 0;
         for (name, value) in headers {
-            if room.len() < packed_len(name, value) {
-                return false;
+            let header = Header::new(name, value);
+            let start = end;
+            end += header.len();
+            match self.bytes.get_mut(start..end) {
+                Some(room) => header.put(room),
+                None => return false,
             }
-            put(&mut room, name, value);
         }
-        self.len = ROOM - room.len();
+        self.len = end;
         true
     }
 
@@ -50,26 +53,50 @@ impl Small {
 }
 
 pub(super) fn pack(headers: &HeaderMap) -> Vec<u8> {
-    let length = headers.iter().map(|(name, value)| packed_len(name, value));
-    let mut packed = Vec::with_capacity(length.sum());
-    for (name, value) in headers {
-        put(&mut packed, name, value);
+    let all = || headers.iter().map(|(name, value)| Header::new(name, value));
+    let mut packed = vec![0; all().map(|header| header.len()).sum()];
+    let mut room = &mut packed[..];
+    for header in all() {
+        let (own, rest) = room.split_at_mut(header.len());
+        header.put(own);
+        room = rest;
     }
     packed
 }
 
-fn packed_len(name: &HeaderName, value: &HeaderValue) -> usize {
-    LENGTHS + name.as_str().len() + value.len()
+struct Header<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    is_sensitive: bool,
 }
 
-#[inline]
-fn put(room: &mut impl BufMut, name: &HeaderName, value: &HeaderValue) {
-    let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
-    // A value of 2 GiB cannot be made: `http` refuses it long before.
-    let lengths = u64::from(value.len() as u32 | flag) << 32 | name.as_str().len() as u64;
-    room.put_u64(lengths);
-    room.put_slice(name.as_str().as_bytes());
-    room.put_slice(value.as_bytes());
+impl<'a> Header<'a> {
+    #[inline]
+    fn new(name: &'a HeaderName, value: &'a HeaderValue) -> Self {
+        Self {
+            name: name.as_str().as_bytes(),
+            value: value.as_bytes(),
+            is_sensitive: value.is_sensitive(),
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        LENGTHS + self.name.len() + self.value.len()
+    }
+
+    /// Fills room of its very length.
+    #[inline]
+    fn put(&self, room: &mut [u8]) {
+        let flag = if self.is_sensitive { SENSITIVE } else { 0 };
+        // A value of 2 GiB cannot be made: `http` refuses it long before.
+        let value_len = self.value.len() as u32 | flag;
+        let lengths = u64::from(value_len) << 32 | self.name.len() as u64;
+        let (name, value) = room.split_at_mut(LENGTHS + self.name.len());
+        name[..LENGTHS].copy_from_slice(&lengths.to_be_bytes());
+        name[LENGTHS..].copy_from_slice(self.name);
+        value.copy_from_slice(self.value);
+    }
 }
 
 pub(super) fn unpack(mut packed: &[u8]) -> HeaderMap {

@@ -1,7 +1,6 @@
 //! Frames, as they pass and as they are kept.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -78,22 +77,31 @@ impl Part {
 #[derive(Default)]
 pub(super) struct Kept {
     first: Option<Part>,
-    rest: VecDeque<Part>,
+    rest: Vec<Part>,
 }
 
 impl Kept {
     #[inline]
     pub(super) fn push(&mut self, part: Part) {
-        if self.is_empty() {
+        if self.first.is_none() {
             self.first = Some(part);
         } else {
-            self.rest.push_back(part);
+            if self.rest.is_empty() {
+                // A few frames are many.
+                self.rest.reserve(16);
+            }
+            self.rest.push(part);
         }
     }
 
-    /// The oldest. The parts must not be pushed to once one has been popped.
+    /// There will be no more: from now on they are popped.
+    pub(super) fn turn(&mut self) {
+        self.rest.reverse();
+    }
+
+    /// The oldest, after [`turn`](Self::turn).
     pub(super) fn pop(&mut self) -> Option<Part> {
-        self.first.take().or_else(|| self.rest.pop_front())
+        self.first.take().or_else(|| self.rest.pop())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -150,6 +150,7 @@ impl<B> Recorder<B> {
     /// The held body is the retry's from now on. Whom to wake.
     pub(super) fn take_over(&mut self) -> Option<Waker> {
         self.phase = Phase::Taken;
+        self.kept.turn();
         self.first.take()
     }
 

@@ -1,0 +1,43 @@
+//! What the clones of a service share, and the requests that they have sent.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::Auth;
+
+/// The layer's part, and an instance of the inner service that nobody has made ready. A request holds
+/// on to this with one reference count, where a clone of an HTTP client of its own would cost it five,
+/// and some hundred bytes to move. The lock makes it `Sync`; only retries take it.
+pub(super) struct Shared<S> {
+    pub(super) auth: Arc<Auth>,
+    spare: OnceLock<Mutex<S>>,
+}
+
+impl<S> Shared<S> {
+    pub(super) fn new(auth: Arc<Auth>) -> Arc<Self> {
+        Arc::new(Self {
+            auth,
+            spare: OnceLock::new(),
+        })
+    }
+}
+
+impl<S: Clone> Shared<S> {
+    /// Keeps a clone of `inner`, unless there is one.
+    #[inline]
+    pub(super) fn keep(&self, inner: &S) {
+        self.spare.get_or_init(|| Mutex::new(inner.clone()));
+    }
+
+    /// An instance to make ready.
+    ///
+    /// # Panics
+    ///
+    /// If none has been kept.
+    pub(super) fn instance(&self) -> S {
+        let spare = self
+            .spare
+            .get()
+            .expect("a service keeps one with its first request");
+        spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
