@@ -17,7 +17,7 @@ mod common;
 
 use common::{
     SHAPES, STACKS, Shape, Stack,
-    bars::{allocations, at_most, interleaved},
+    bars::{at_most, interleaved},
     layer_with_token, sender,
 };
 
@@ -58,73 +58,41 @@ fn timings(layer: &SymblAuthLayer) {
 // === bars ===
 
 fn bars(layer: &SymblAuthLayer) {
-    println!("| request | stack | median, ns | over bare, ns | allocations |");
-    println!("|---|---|---|---|---|");
-    let get = measure(layer, Shape::Get);
-    let post = measure(layer, Shape::PostThreeHeaders);
-    let streamed = measure(layer, Shape::Streamed);
+    println!("| request | stack | median, ns | over bare, ns |");
+    println!("|---|---|---|---|");
+    let measured = SHAPES.map(|shape| (shape, measure(layer, shape)));
     println!();
 
-    let overhead =
-        |of: &[Measured], stack| of_stack(of, stack).nanos - of_stack(of, Stack::Bare).nanos;
-    let to_hand_written =
-        |of: &[Measured]| overhead(of, Stack::Ours) / overhead(of, Stack::HandWritten);
-    let name = "POST, 3 headers, 512 bytes: overhead to the hand-written one's";
-    at_most(name, to_hand_written(&post), 0.9);
-    at_most(
-        "GET: overhead to the hand-written one's",
-        to_hand_written(&get),
-        1.0,
-    );
-    let nanos = |stack| of_stack(&streamed, stack).nanos;
-    let name = "POST, 16 frames of 16 KiB: time to bare";
-    at_most(name, nanos(Stack::Ours) / nanos(Stack::Bare), 1.3);
-
-    let more = |of: &[Measured], than| {
-        of_stack(of, Stack::Ours).allocations - of_stack(of, than).allocations
+    let nanos = |shape, stack: Stack| {
+        let of = |(measured, _): &&(Shape, _)| *measured == shape;
+        let (_, nanos) = measured.iter().find(of).expect("all shapes are measured");
+        let at = STACKS.iter().position(|other| *other == stack);
+        nanos[at.expect("all stacks are measured")]
     };
-    let than = Stack::AddAuthorization;
-    at_most(
-        "GET: allocations over AddAuthorization",
-        more(&get, than),
-        1.0,
-    );
-    at_most(
-        "POST: allocations over AddAuthorization",
-        more(&post, than),
-        1.0,
-    );
-    let a_frame = more(&streamed, Stack::Bare) / 16.0;
-    at_most(
-        "POST, 16 frames: allocations a frame over bare",
-        a_frame,
-        1.0,
-    );
+    let to_hand_written = |shape| {
+        let overhead = |stack| nanos(shape, stack) - nanos(shape, Stack::Bare);
+        overhead(Stack::Ours) / overhead(Stack::HandWritten)
+    };
+    for (shape, bar) in [(Shape::PostThreeHeaders, 0.9), (Shape::Get, 1.0)] {
+        let name = format!("{}: overhead to the hand-written one's", shape.name());
+        at_most(&name, to_hand_written(shape), bar);
+    }
+    for shape in [Shape::Streamed, Shape::Unread] {
+        let to_bare = nanos(shape, Stack::Ours) / nanos(shape, Stack::Bare);
+        at_most(&format!("{}: time to bare", shape.name()), to_bare, 1.3);
+    }
 }
 
-struct Measured {
-    nanos: f64,
-    allocations: f64,
-}
-
-/// In the order of `STACKS`.
-fn measure(layer: &SymblAuthLayer, shape: Shape) -> Vec<Measured> {
-    let senders = || STACKS.map(|stack| sender(stack, shape, layer).0);
-    let nanos = interleaved(&mut senders(), 201, 1_000);
-    let bare = nanos[0];
-    let measured = nanos.into_iter().zip(senders()).zip(STACKS);
-    let measured = measured.map(|((nanos, mut send), stack)| {
-        let allocations = allocations(&mut send);
-        let (shape, stack, over) = (shape.name(), stack.name(), nanos - bare);
-        println!("| {shape} | {stack} | {nanos:.0} | {over:.0} | {allocations:.2} |");
-        Measured { nanos, allocations }
-    });
-    measured.collect()
-}
-
-fn of_stack(of: &[Measured], stack: Stack) -> &Measured {
-    let at = STACKS.iter().position(|other| *other == stack);
-    &of[at.expect("all stacks are measured")]
+/// Nanoseconds, in the order of `STACKS`.
+fn measure(layer: &SymblAuthLayer, shape: Shape) -> Vec<f64> {
+    let mut senders = STACKS.map(|stack| sender(stack, shape, layer).0);
+    // Short turns: what disturbs one is to disturb all.
+    let nanos = interleaved(&mut senders, 2_001, 100);
+    for (stack, each) in STACKS.iter().zip(&nanos) {
+        let (shape, stack, over) = (shape.name(), stack.name(), each - nanos[0]);
+        println!("| {shape} | {stack} | {each:.0} | {over:.0} |");
+    }
+    nanos
 }
 
 // === instructions ===

@@ -37,11 +37,3 @@ pub fn interleaved(candidates: &mut [Box<dyn FnMut()>], rounds: usize, calls: u3
     }
     times.into_iter().map(median).collect()
 }
-
-/// Allocations per call.
-pub fn allocations(mut call: impl FnMut()) -> f64 {
-    const CALLS: u32 = 100;
-    call();
-    let counted = allocation_counter::measure(|| (0..CALLS).for_each(|_| call()));
-    counted.count_total as f64 / f64::from(CALLS)
-}

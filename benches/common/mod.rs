@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each benchmark uses its own part of it")]
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
@@ -59,14 +60,22 @@ impl<B> Service<Request<B>> for Nothing {
     }
 }
 
-/// Reads the body to its end, and does nothing else.
+/// Polls the body to its end.
 #[derive(Clone, Copy)]
-pub struct Reads;
+pub enum Reads {
+    /// And does nothing else.
+    Nothing,
+    /// And copies it out, frame by frame.
+    Copying,
+}
+
+thread_local! {
+    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 impl<B> Service<Request<B>> for Reads
 where
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     type Response = Response<()>;
     type Error = Infallible;
@@ -77,15 +86,31 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let copies = matches!(self, Self::Copying);
         async move {
             let mut body = request.into_body();
             while let Some(frame) = body.frame().await {
-                let _ = black_box(frame.is_ok());
+                let frame = black_box(frame.ok());
+                let data = frame.and_then(|frame| frame.into_data().ok());
+                if let (true, Some(data)) = (copies, data) {
+                    OUT.with_borrow_mut(|out| {
+                        out.clear();
+                        out.extend_from_slice(&data);
+                        black_box(out);
+                    });
+                }
             }
             Ok(Response::new(()))
         }
         .boxed()
     }
+}
+
+/// So many bytes, of which clones and slices share the memory from the first on.
+pub fn shared(length: usize) -> Bytes {
+    let bytes = Bytes::from(vec![b'x'; length]);
+    drop(bytes.clone());
+    bytes
 }
 
 // === requests ===
@@ -96,16 +121,20 @@ pub enum Shape {
     GetOneHeader,
     PostThreeHeaders,
     PostTwelveHeaders,
+    /// Each frame is copied out, as into a socket.
     Streamed,
+    /// Nothing is done with the frames: all that takes time is handing them on.
+    Unread,
     OverLimit,
 }
 
-pub const SHAPES: [Shape; 6] = [
+pub const SHAPES: [Shape; 7] = [
     Shape::Get,
     Shape::GetOneHeader,
     Shape::PostThreeHeaders,
     Shape::PostTwelveHeaders,
     Shape::Streamed,
+    Shape::Unread,
     Shape::OverLimit,
 ];
 
@@ -117,6 +146,7 @@ impl Shape {
             Self::PostThreeHeaders => "POST, 3 headers, 512 bytes",
             Self::PostTwelveHeaders => "POST, 12 headers, 512 bytes",
             Self::Streamed => "POST, 16 frames of 16 KiB",
+            Self::Unread => "POST, 16 frames of 16 KiB, not read",
             Self::OverLimit => "POST, over the limit",
         }
     }
@@ -156,28 +186,27 @@ pub fn request(shape: Shape) -> Request<Full<Bytes>> {
         Shape::GetOneHeader => ("GET", 1, Bytes::new()),
         Shape::PostThreeHeaders => ("POST", 3, Bytes::from_static(&BODY)),
         Shape::PostTwelveHeaders => ("POST", 12, Bytes::from_static(&BODY)),
-        Shape::Streamed | Shape::OverLimit => unreachable!("these have bodies of another type"),
+        Shape::Streamed | Shape::Unread | Shape::OverLimit => {
+            unreachable!("these have bodies of another type")
+        }
     };
     head(method, headers)
         .body(Full::new(body))
         .expect("it is a valid request")
 }
 
-/// `frames` of one piece of memory, as of a file that is mapped.
+/// What is in memory, frame by frame.
 pub struct Frames {
-    frame: Bytes,
-    left: usize,
-    hint: Option<u64>,
+    pub content: Bytes,
+    pub frame: usize,
+    /// Whether the length is told in advance.
+    pub told: bool,
 }
 
-pub fn streamed(frame: &Bytes, frames: usize, told: bool) -> Request<Frames> {
-    let hint = told.then_some((frame.len() * frames) as u64);
-    let body = Frames {
-        frame: frame.clone(),
-        left: frames,
-        hint,
-    };
-    head("POST", 3).body(body).expect("it is a valid request")
+impl Frames {
+    pub fn request(self) -> Request<Self> {
+        head("POST", 3).body(self).expect("it is a valid request")
+    }
 }
 
 impl Body for Frames {
@@ -188,17 +217,18 @@ impl Body for Frames {
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left == 0 {
+        if self.content.is_empty() {
             return Poll::Ready(None);
         }
-        self.left -= 1;
-        Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
+        let length = self.frame.min(self.content.len());
+        let frame = self.content.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.hint {
-            Some(_) => SizeHint::with_exact((self.left * self.frame.len()) as u64),
-            None => SizeHint::default(),
+        match self.told {
+            true => SizeHint::with_exact(self.content.len() as u64),
+            false => SizeHint::default(),
         }
     }
 }
@@ -279,20 +309,33 @@ pub fn sender(stack: Stack, shape: Shape, ours: &SymblAuthLayer) -> (Box<dyn FnM
     let add = AddAuthorizationLayer::bearer(&token());
     let retry = || tower::retry::RetryLayer::new(On401);
     match (shape, stack) {
-        (Shape::Streamed | Shape::OverLimit, _) => {
-            let (size, frames) = match shape {
-                Shape::Streamed => (16 * 1024, 16),
-                _ => (1024 * 1024, 2),
-            };
+        (Shape::Streamed | Shape::Unread | Shape::OverLimit, _) => {
             let told = shape == Shape::OverLimit;
-            let frame = Bytes::from(vec![b'x'; size]);
-            let make = move || streamed(&frame, frames, told);
+            let (length, frame) = if told {
+                (2 << 20, 1 << 20)
+            } else {
+                (256 << 10, 16 << 10)
+            };
+            let content = shared(length);
+            let make = move || {
+                let content = content.clone();
+                Frames {
+                    content,
+                    frame,
+                    told,
+                }
+                .request()
+            };
+            let reads = match shape {
+                Shape::Streamed => Reads::Copying,
+                _ => Reads::Nothing,
+            };
             match stack {
-                Stack::Bare => closure(Reads, make),
-                Stack::AddAuthorization => closure(add.layer(Reads), make),
+                Stack::Bare => closure(reads, make),
+                Stack::AddAuthorization => closure(add.layer(reads), make),
                 // It cannot clone a stream: what a user would write here is no retry at all.
-                Stack::HandWritten => closure(add.layer(Reads), make),
-                Stack::Ours => closure(ours.layer(Reads), make),
+                Stack::HandWritten => closure(add.layer(reads), make),
+                Stack::Ours => closure(ours.layer(reads), make),
             }
         }
         (shape, Stack::Bare) => closure(Nothing, move || request(shape)),

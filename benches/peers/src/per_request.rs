@@ -16,25 +16,40 @@ use tower::{BoxError, Layer, Service};
 use crate::{
     common::{Nothing, SHAPES, Shape, send},
     endpoint::Endpoint,
-    measure::{Cost, over},
+    measure::{Cost, UNIT, over},
     peers::{azure, gears, google, kube, ours, reqwest, smithy, tower_layers, yup},
 };
 
 type Row = (&'static str, Cost);
 
+const OURS: &str = "tower-symbl-auth";
+const GEARS: &str = "cf-gears-toolkit-auth `BearerAuthAutoRefreshLayer`";
+
 pub fn print(runtime: &Runtime, token_file: &Path) {
     for shape in SHAPES {
         let rows = rows(runtime, shape, token_file);
-        let ours = rows[0].1.nanos;
         println!("\n### Per request, token cached: {}\n", shape.name());
-        println!("| peer | baseline, ns | over it, ns | ratio to ours | allocations over it |");
-        println!("|---|---|---|---|---|");
-        for (peer, cost) in rows {
-            let (baseline, nanos, allocations) = (cost.baseline, cost.nanos, cost.allocations);
-            let ratio = nanos / ours;
-            println!("| {peer} | {baseline:.0} | {nanos:.0} | {ratio:.2} | {allocations:.2} |");
+        println!("| peer | baseline, {UNIT} | over it, {UNIT} |");
+        println!("|---|---|---|");
+        for (peer, Cost { baseline, over }) in &rows {
+            println!("| {peer} | {baseline:.0} | {over:.0} |");
+        }
+        if UNIT == "ns" {
+            bar(shape, &rows);
         }
     }
+}
+
+fn bar(shape: Shape, rows: &[Row]) {
+    const BAR: f64 = 0.4;
+    let over = |name| {
+        let row = rows.iter().find(|(peer, _)| *peer == name);
+        row.expect("it is measured").1.over
+    };
+    let ratio = over(OURS) / over(GEARS);
+    let verdict = if ratio <= BAR { "holds" } else { "short" };
+    let shape = shape.name();
+    println!("\n{shape}: overhead to cf-gears' {ratio:.3}, at most {BAR}, {verdict}");
 }
 
 fn rows(runtime: &Runtime, shape: Shape, token_file: &Path) -> Vec<Row> {
@@ -58,7 +73,7 @@ fn layers(runtime: &Runtime, shape: Shape, token_file: &Path) -> Vec<Row> {
     let kube = kube::layer(token_file).layer(boxing());
     let gears = runtime.block_on(gears::layer(&endpoint)).layer(fallible());
     vec![
-        ("tower-symbl-auth", tower(runtime, shape, nothing(), ours)),
+        (OURS, tower(runtime, shape, nothing(), ours)),
         (
             "tower-http `AddAuthorization`",
             tower(runtime, shape, nothing(), add.layer(nothing())),
@@ -75,10 +90,7 @@ fn layers(runtime: &Runtime, shape: Shape, token_file: &Path) -> Vec<Row> {
             "kube-client `AuthLayer`, token file",
             tower(runtime, shape, boxing(), kube),
         ),
-        (
-            "cf-gears-toolkit-auth `BearerAuthAutoRefreshLayer`",
-            tower(runtime, shape, fallible(), gears),
-        ),
+        (GEARS, tower(runtime, shape, fallible(), gears)),
     ]
 }
 
