@@ -56,18 +56,23 @@ impl Body for OverLimit {
     }
 }
 
-/// Allocations of one request through a service; the request itself is made before.
-fn cost<S, B>(mut service: S, request: Request<B>) -> u64
+/// Allocations of one request through a service; the request itself is made before. Of a few the least
+/// counts: once in 100 ms a request looks at the wall clock, and puts down when it did.
+fn cost<S, B>(mut service: S, request: impl Fn() -> Request<B>) -> u64
 where
     S: Service<Request<B>, Response = Response<()>>,
     S::Error: std::fmt::Debug,
 {
-    allocation_counter::measure(|| {
-        let mut cx = Context::from_waker(futures::task::noop_waker_ref());
-        assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
-        service.call(request).now_or_never().unwrap().unwrap();
-    })
-    .count_total
+    let mut cx = Context::from_waker(futures::task::noop_waker_ref());
+    let mut measure = || {
+        let request = request();
+        allocation_counter::measure(|| {
+            assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+            service.call(request).now_or_never().unwrap().unwrap();
+        })
+    };
+    let costs = (0..5).map(|_| measure().count_total);
+    costs.min().unwrap()
 }
 
 fn layer() -> SymblAuthLayer {
@@ -93,35 +98,39 @@ fn post<B>(body: B) -> Request<B> {
     request.body(body).unwrap()
 }
 
-#[test]
-fn a_request_costs_one_allocation_more_than_a_fixed_header() {
-    let (ours, fixed) = (layer(), AddAuthorizationLayer::bearer(&"t".repeat(400)));
-    let get = || Request::get(URL).body(Empty::<Bytes>::new()).unwrap();
-    let json = || post(Full::new(Bytes::from(vec![b'x'; 512])));
-    for _ in 0..10 {
-        let (base, cost_of_get) = (
-            cost(fixed.layer(Nothing), get()),
-            cost(ours.layer(Nothing), get()),
-        );
-        assert!(cost_of_get <= base + 1, "GET: {cost_of_get} against {base}");
-        let (base, cost_of_post) = (
-            cost(fixed.layer(Nothing), json()),
-            cost(ours.layer(Nothing), json()),
-        );
-        assert!(
-            cost_of_post <= base + 1,
-            "POST: {cost_of_post} against {base}"
-        );
-    }
+/// What a request costs beyond one with a fixed header.
+fn more<B>(request: impl Fn() -> Request<B>) -> u64
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin,
+{
+    let fixed = AddAuthorizationLayer::bearer(&"t".repeat(400));
+    cost(layer().layer(Nothing), &request) - cost(fixed.layer(Nothing), &request)
 }
 
 #[test]
-fn empty_in_memory_and_over_limit_bodies_allocate_nothing_for_their_sake() {
-    let layer = layer();
-    let with = |body| cost(layer.layer(Nothing), post(body));
-    let empty = cost(layer.layer(Nothing), post(Empty::<Bytes>::new()));
-    assert_eq!(with(Full::new(Bytes::from_static(b"static"))), empty);
-    assert_eq!(with(Full::new(Bytes::from(vec![b'x'; 512]))), empty);
-    assert_eq!(with(Full::new(Bytes::new())), empty);
-    assert_eq!(cost(layer.layer(Nothing), post(OverLimit)), empty);
+fn a_request_costs_one_allocation_more_than_a_fixed_header() {
+    let get = || Request::get(URL).body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(more(get), 0);
+    assert_eq!(more(|| post(Full::new(Bytes::from(vec![b'x'; 512])))), 1);
+}
+
+#[test]
+fn whatever_the_body_is_there_is_no_second_allocation() {
+    fn bare<B>(body: B) -> Request<B> {
+        Request::post(URL).body(body).unwrap()
+    }
+    let memory = || Full::new(Bytes::from(vec![b'x'; 512]));
+    let constant = || Full::new(Bytes::from_static(b"static"));
+
+    assert_eq!(more(|| bare(Empty::<Bytes>::new())), 0);
+    assert_eq!(more(|| bare(Full::new(Bytes::new()))), 0);
+    assert_eq!(more(|| bare(memory())), 1);
+    assert_eq!(more(|| bare(constant())), 1);
+    assert_eq!(more(|| bare(OverLimit)), 1);
+
+    // What of the headers has to be saved finds room in the same one.
+    assert_eq!(more(|| post(Empty::<Bytes>::new())), 1);
+    assert_eq!(more(|| post(memory())), 1);
+    assert_eq!(more(|| post(constant())), 1);
+    assert_eq!(more(|| post(OverLimit)), 1);
 }

@@ -29,21 +29,21 @@ pub(super) struct Acquire<S> {
     last: Option<Arc<Live>>,
 }
 
-impl<S: Clone> Acquire<S> {
+impl<S> Acquire<S> {
     /// For the first attempt: waits for a token, and before that for a flight, if one is given.
-    pub(super) fn with_wait(shared: Arc<Shared<S>>, flight: Option<Landing>) -> Self {
+    pub(super) fn with_wait(shared: Arc<Shared<S>>, service: S, flight: Option<Landing>) -> Self {
         let token = wait_for_token(shared.auth.cache.clone(), flight).boxed();
         Self {
             token: Some(token),
-            ..Self::new(shared)
+            ..Self::new(shared, service)
         }
     }
 
     /// For the retry: there is a token.
-    pub(super) fn new(shared: Arc<Shared<S>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<S>>, service: S) -> Self {
         Self {
-            service: shared.instance(),
             shared,
+            service,
             token: None,
             waits: 0,
             last: None,
@@ -56,7 +56,7 @@ impl<S: Clone> Acquire<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(HeaderValue, u64), BoxError>>
     where
-        S: Service<Request>,
+        S: Service<Request> + Clone,
         S::Error: Into<BoxError>,
     {
         let cache = &self.shared.auth.cache;

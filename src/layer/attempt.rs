@@ -1,4 +1,4 @@
-//! The steps of a request: first attempt, rejection, second attempt.
+//! The steps of a request after its first attempt: acceptance or rejection, and the second attempt.
 
 use std::sync::Arc;
 
@@ -111,7 +111,7 @@ impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
         drop(self.response);
         let retry = self.retry;
         Ok(Box::new(Resending {
-            acquire: Acquire::new(retry.shared),
+            acquire: Acquire::new(Arc::clone(&retry.shared), retry.shared.instance()),
             request: retry.replay.take_over(),
             key: self.key,
             claim,

@@ -73,12 +73,14 @@ where
         }
     }
 
-    pub(super) fn wait(shared: Arc<Shared<S>>, request: Request<B>, flight: Option<Landing>) -> Self
-    where
-        S: Clone,
-    {
+    pub(super) fn wait(
+        shared: Arc<Shared<S>>,
+        service: S,
+        request: Request<B>,
+        flight: Option<Landing>,
+    ) -> Self {
         let waiting = Box::new(Waiting {
-            acquire: Acquire::with_wait(shared, flight),
+            acquire: Acquire::with_wait(shared, service, flight),
             request,
         });
         Self {

@@ -42,7 +42,7 @@ impl<S> SymblAuth<S> {
 
     /// The wrapped service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
-        // Whatever is done to it holds for retries too.
+        // Whatever is done to it holds for the retries of the requests to come.
         self.shared = Shared::new(Arc::clone(&self.shared.auth));
         &mut self.inner
     }
@@ -88,8 +88,9 @@ where
             }
         }
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
-        drop(mem::replace(&mut self.inner, self.shared.instance()));
-        ResponseFuture::wait(Arc::clone(&self.shared), request, flight)
+        let service = self.inner.clone();
+        drop(mem::replace(&mut self.inner, service.clone()));
+        ResponseFuture::wait(Arc::clone(&self.shared), service, request, flight)
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Auth;
 
-/// The layer's part, and an instance of the inner service that nobody has made ready. A request holds
-/// on to this with one reference count, where a clone of an HTTP client of its own would cost it five,
-/// and some hundred bytes to move. The lock makes it `Sync`; only retries take it.
+/// The layer's part, and a clone of the inner service, of which retries are sent by clones. A request
+/// holds on to this with one reference count, where a clone of an HTTP client of its own would cost it
+/// five, and some hundred bytes to move. The lock makes it `Sync`; only retries take it.
 pub(super) struct Shared<S> {
     pub(super) auth: Arc<Auth>,
     spare: OnceLock<Mutex<S>>,

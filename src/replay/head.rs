@@ -17,15 +17,21 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// What is of use even if the request will not be sent again.
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
             version: request.version(),
             uri: request.uri().clone(),
-            extensions: request.extensions().clone(),
+            extensions: Extensions::new(),
             packed: Vec::new(),
         }
+    }
+
+    #[inline]
+    pub(super) fn keep_extensions(&mut self, extensions: &Extensions) {
+        self.extensions = extensions.clone();
     }
 
     /// Packs the headers here.
@@ -36,7 +42,7 @@ impl Head {
         }
     }
 
-    /// Packs what the key needs beyond the URI.
+    /// Packs what the key of a request may need beyond its URI.
     pub(super) fn pack_host(&mut self, headers: &HeaderMap) {
         if self.uri.authority().is_none() {
             let host = headers.get(HOST).map(|host| (HOST, host.clone()));
@@ -101,6 +107,7 @@ mod tests {
             .body(())
             .unwrap();
         let mut head = Head::of(&request);
+        head.keep_extensions(request.extensions());
         head.pack(request.headers());
         let headers = unpack(head.packed());
         let restored = head.restore(headers, ());
@@ -111,6 +118,25 @@ mod tests {
         assert!(restored.headers()["authorization"].is_sensitive());
         assert!(!restored.headers()["x-long"].is_sensitive());
         assert_eq!(restored.extensions().get(), Some(&7_u8));
+    }
+
+    #[test]
+    fn a_request_that_is_not_sent_again_keeps_its_host_and_no_more() {
+        let request = Request::post("/v1/job")
+            .header("host", "h:1")
+            .header("x-other", "1")
+            .body(())
+            .unwrap();
+        let mut head = Head::of(&request);
+        head.pack_host(request.headers());
+        assert_eq!(unpack(head.packed()).len(), 1);
+        assert_eq!(&*head.key(head.packed()), "POST h:1/v1/job");
+        let request = Request::post("https://h/v1/job").header("host", "h");
+        let request = request.body(()).unwrap();
+        let mut head = Head::of(&request);
+        head.pack_host(request.headers());
+        assert!(head.packed().is_empty());
+        assert_eq!(&*head.key(&[]), "POST https://h/v1/job");
     }
 
     #[test]

@@ -8,9 +8,12 @@
 use bytes::Buf;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// In the length of a value: that the value is marked sensitive.
-const SENSITIVE: u32 = 1 << 31;
 const LENGTHS: usize = size_of::<u64>();
+// Of the lengths, 16 bits are the name's: `http` makes none of more than 65,535 bytes. The next one says
+// that the value is marked sensitive.
+const NAME_LEN: u64 = (1 << 16) - 1;
+const SENSITIVE: u64 = 1 << 16;
+const VALUE_LEN: u32 = 17;
 
 /// Packed headers in an allocation of someone else's.
 pub(super) struct Small {
@@ -88,10 +91,8 @@ impl<'a> Header<'a> {
     /// Fills room of its very length.
     #[inline]
     fn put(&self, room: &mut [u8]) {
-        let flag = if self.is_sensitive { SENSITIVE } else { 0 };
-        // A value of 2 GiB cannot be made: `http` refuses it long before.
-        let value_len = self.value.len() as u32 | flag;
-        let lengths = u64::from(value_len) << 32 | self.name.len() as u64;
+        let sensitive = if self.is_sensitive { SENSITIVE } else { 0 };
+        let lengths = (self.value.len() as u64) << VALUE_LEN | sensitive | self.name.len() as u64;
         let (name, value) = room.split_at_mut(LENGTHS + self.name.len());
         name[..LENGTHS].copy_from_slice(&lengths.to_be_bytes());
         name[LENGTHS..].copy_from_slice(self.name);
@@ -104,14 +105,41 @@ pub(super) fn unpack(mut packed: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     while packed.has_remaining() {
         let lengths = packed.get_u64();
-        let (name, value) = (lengths as u32 as usize, (lengths >> 32) as u32);
-        let name = HeaderName::from_bytes(&packed[..name]).expect(PACKED);
-        packed.advance(name.as_str().len());
-        let (bytes, rest) = packed.split_at((value & !SENSITIVE) as usize);
-        let mut bytes = HeaderValue::from_bytes(bytes).expect(PACKED);
-        bytes.set_sensitive(value & SENSITIVE != 0);
-        headers.append(name, bytes);
+        let (name, rest) = packed.split_at((lengths & NAME_LEN) as usize);
+        let (value, rest) = rest.split_at((lengths >> VALUE_LEN) as usize);
+        let name = HeaderName::from_bytes(name).expect(PACKED);
+        let mut value = HeaderValue::from_bytes(value).expect(PACKED);
+        value.set_sensitive(lengths & SENSITIVE != 0);
+        headers.append(name, value);
         packed = rest;
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_just_fits_is_packed_in_little_room_and_what_does_not_is_refused() {
+        let taken = LENGTHS + "x-long".len();
+        let headers = |length: usize| {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_bytes(&vec![b'v'; length]).unwrap();
+            headers.append("x-long", value);
+            headers
+        };
+        let mut packed = Small::new();
+        let fits = headers(ROOM - taken);
+        assert!(packed.pack(&fits));
+        assert_eq!(packed.bytes().len(), ROOM);
+        assert_eq!(unpack(packed.bytes()), fits);
+        assert_eq!(pack(&fits), packed.bytes());
+
+        let mut packed = Small::new();
+        let too_long = headers(ROOM - taken + 1);
+        assert!(!packed.pack(&too_long));
+        assert!(packed.bytes().is_empty());
+        assert_eq!(unpack(&pack(&too_long)), too_long);
+    }
 }

@@ -72,10 +72,16 @@ impl<B> ReplayBody<B> {
     }
 
     /// A body that is sent once.
-    pub(crate) fn passing(body: B) -> Self {
-        Self {
-            kind: Kind::Passing(Box::new(Mutex::new(body))),
-        }
+    pub(crate) fn passing(body: B) -> Self
+    where
+        B: Body,
+    {
+        let kind = if body.is_end_stream() {
+            Kind::Empty(body.size_hint())
+        } else {
+            Kind::Passing(Box::new(Mutex::new(body)))
+        };
+        Self { kind }
     }
 }
 
@@ -95,12 +101,14 @@ where
     let mut head = Head::of(request);
     let hint = body.size_hint();
     let (kind, kept) = if body.is_end_stream() {
+        head.keep_extensions(request.extensions());
         head.pack(request.headers());
         (Kind::Empty(hint), Kept::Empty(hint))
     } else if hint.lower() > limit as u64 {
         head.pack_host(request.headers());
         (Kind::Passing(Box::new(Mutex::new(body))), Kept::Nothing)
     } else {
+        head.keep_extensions(request.extensions());
         let mut small = Small::new();
         if !small.pack(request.headers()) {
             head.pack(request.headers());

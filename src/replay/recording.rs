@@ -102,6 +102,7 @@ impl<B> Recording<B> {
         )
     }
 
+    /// The headers, unless there was no room for them.
     pub(super) fn packed(&self) -> &[u8] {
         self.saved.packed.bytes()
     }

@@ -247,6 +247,14 @@ async fn readiness_and_its_errors_are_the_inner_services() {
 /// Q4
 #[tokio::test(start_paused = true)]
 async fn the_retry_has_the_originals_head_as_it_was_before_stamping() {
+    for body in ["", "{}"] {
+        for long in [0, 1_000] {
+            the_retry_has_the_originals_head(body, long).await;
+        }
+    }
+}
+
+async fn the_retry_has_the_originals_head(body: &'static str, long: usize) {
     type Seen = (Method, String, Version, HeaderMap, Option<u8>);
     let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let log = Arc::clone(&seen);
@@ -272,8 +280,9 @@ async fn the_retry_has_the_originals_head_as_it_was_before_stamping() {
         .header("authorization", secret)
         .header("x-many", "1")
         .header("x-many", "2")
+        .header("x-long", "l".repeat(long))
         .extension(7_u8)
-        .body(Full::from("{}"))
+        .body(Full::from(body))
         .unwrap();
     send(&layer, &api, request).await.unwrap();
     let mut seen = seen.lock().unwrap();
