@@ -21,6 +21,10 @@ use crate::{
 ///
 /// Made by [`SymblAuthLayer`](crate::SymblAuthLayer). Its errors are boxed: those of the wrapped service
 /// as they are, or a [`TokenError`](crate::TokenError).
+///
+/// First attempts are sent by the wrapped service itself, and after a wait by a clone of it; retries by a
+/// clone that was taken at the first request, or at the first after [`get_mut`](Self::get_mut), for
+/// whichever of its clones that was.
 #[derive(Clone)]
 pub struct SymblAuth<S> {
     inner: S,

@@ -163,6 +163,50 @@ async fn a_token_that_expires_while_the_service_gets_ready_is_not_sent() {
     assert_eq!(api.tokens(), ["token-2"]);
 }
 
+/// Q3: what a service has become since its first request is not undone.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_leaves_the_service_as_it_was() {
+    let layer = Issuer::fresh(100 * SECOND, Duration::ZERO).layer();
+    let api: Api<Empty<Bytes>> = Api::judging(|_| StatusCode::OK);
+    let mut service = layer.layer(Counts {
+        inner: api,
+        calls: 0,
+    });
+    for calls in [0, 1] {
+        // The first waits for a token, the second does not, the third does.
+        sleep(200 * SECOND).await;
+        service.ready().await.unwrap().call(get(URL)).await.unwrap();
+        assert_eq!(service.get_ref().calls, calls);
+        service.ready().await.unwrap().call(get(URL)).await.unwrap();
+        assert_eq!(service.get_ref().calls, calls + 1);
+    }
+}
+
+/// Each instance counts its own calls.
+#[derive(Clone)]
+struct Counts<S> {
+    inner: S,
+    calls: u32,
+}
+
+impl<R, S: Service<R>> Service<R> for Counts<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.calls += 1;
+        self.inner.call(request)
+    }
+}
+
 /// Q3: waiting for it any longer would never end.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_slower_than_every_tokens_life_is_called_in_the_end() {
