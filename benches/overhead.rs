@@ -3,9 +3,10 @@
 //!
 //! `cargo bench --bench overhead` times them with criterion. After `--`:
 //!
-//! - `--bars` holds interleaved medians against the bars, without criterion;
+//! - `--bars` holds medians against the bars, without criterion;
 //! - `--instructions` counts instructions per request, under valgrind;
-//! - `--count SHAPE STACK N` sends N requests and no more, to be counted.
+//! - `--nanos` and `--count SHAPE STACK N` are what these two run: one process's part of the medians, and
+//!   N requests and no more, to be counted.
 #![allow(missing_docs)]
 
 use std::process::Command;
@@ -17,7 +18,7 @@ mod common;
 
 use common::{
     SHAPES, STACKS, Shape, Stack,
-    bars::{at_most, interleaved},
+    bars::{at_most, interleaved, median},
     layer_with_token, sender,
 };
 
@@ -33,8 +34,10 @@ fn main() {
         let (shape, stack): (usize, usize) = (number(1), number(2));
         let (mut send, _) = sender(STACKS[stack], SHAPES[shape], &layer);
         (0..number(3)).for_each(|_| send());
+    } else if position("--nanos").is_some() {
+        nanos(&layer);
     } else if position("--bars").is_some() {
-        bars(&layer);
+        bars();
     } else if position("--instructions").is_some() {
         instructions();
     } else {
@@ -57,42 +60,74 @@ fn timings(layer: &SymblAuthLayer) {
 
 // === bars ===
 
-fn bars(layer: &SymblAuthLayer) {
+/// A process has its stack and its heap where it happens to have them, which is worth some fifty nanoseconds
+/// either way: so the medians are over processes.
+const RUNS: usize = 15;
+
+fn bars() {
+    let runs: Vec<Vec<Vec<f64>>> = (0..RUNS).map(|_| run()).collect();
+    let over_runs =
+        |figure: &dyn Fn(&[Vec<f64>]) -> f64| median(runs.iter().map(|run| figure(run)));
+    let index = |shape| SHAPES.iter().position(|other| *other == shape);
+    let of = |run: &[Vec<f64>], shape, stack: Stack| {
+        let (shape, stack) = (
+            index(shape),
+            STACKS.iter().position(|other| *other == stack),
+        );
+        run[shape.expect("all are measured")][stack.expect("all are measured")]
+    };
+
     println!("| request | stack | median, ns | over bare, ns |");
     println!("|---|---|---|---|");
-    let measured = SHAPES.map(|shape| (shape, measure(layer, shape)));
+    for shape in SHAPES {
+        for stack in STACKS {
+            let nanos = over_runs(&|run| of(run, shape, stack));
+            let over = over_runs(&|run| of(run, shape, stack) - of(run, shape, Stack::Bare));
+            let (shape, stack) = (shape.name(), stack.name());
+            println!("| {shape} | {stack} | {nanos:.0} | {over:.0} |");
+        }
+    }
     println!();
 
-    let nanos = |shape, stack: Stack| {
-        let of = |(measured, _): &&(Shape, _)| *measured == shape;
-        let (_, nanos) = measured.iter().find(of).expect("all shapes are measured");
-        let at = STACKS.iter().position(|other| *other == stack);
-        nanos[at.expect("all stacks are measured")]
-    };
-    let to_hand_written = |shape| {
-        let overhead = |stack| nanos(shape, stack) - nanos(shape, Stack::Bare);
-        overhead(Stack::Ours) / overhead(Stack::HandWritten)
-    };
     for (shape, bar) in [(Shape::PostThreeHeaders, 0.9), (Shape::Get, 1.0)] {
+        let ratio = over_runs(&|run| {
+            let over = |stack| of(run, shape, stack) - of(run, shape, Stack::Bare);
+            over(Stack::Ours) / over(Stack::HandWritten)
+        });
         let name = format!("{}: overhead to the hand-written one's", shape.name());
-        at_most(&name, to_hand_written(shape), bar);
+        at_most(&name, ratio, bar);
     }
     for shape in [Shape::Streamed, Shape::Unread] {
-        let to_bare = nanos(shape, Stack::Ours) / nanos(shape, Stack::Bare);
-        at_most(&format!("{}: time to bare", shape.name()), to_bare, 1.3);
+        let ratio = over_runs(&|run| of(run, shape, Stack::Ours) / of(run, shape, Stack::Bare));
+        at_most(&format!("{}: time to bare", shape.name()), ratio, 1.3);
     }
 }
 
-/// Nanoseconds, in the order of `STACKS`.
-fn measure(layer: &SymblAuthLayer, shape: Shape) -> Vec<f64> {
-    let mut senders = STACKS.map(|stack| sender(stack, shape, layer).0);
-    // Short turns: what disturbs one is to disturb all.
-    let nanos = interleaved(&mut senders, 2_001, 100);
-    for (stack, each) in STACKS.iter().zip(&nanos) {
-        let (shape, stack, over) = (shape.name(), stack.name(), each - nanos[0]);
-        println!("| {shape} | {stack} | {each:.0} | {over:.0} |");
+/// What a process of its own measures: for each shape the nanoseconds of each stack.
+fn run() -> Vec<Vec<f64>> {
+    let this = std::env::current_exe().expect("this program has a path");
+    let output = Command::new(this).arg("--nanos").output();
+    let output = output.expect("this program runs once more").stdout;
+    let lines = String::from_utf8(output).expect("it prints numbers");
+    let number = |word: &str| word.parse().expect("it prints numbers");
+    let numbers = |line: &str| line.split(' ').map(number).collect();
+    lines.lines().map(numbers).collect()
+}
+
+fn nanos(layer: &SymblAuthLayer) {
+    for shape in SHAPES {
+        let mut senders = STACKS.map(|stack| sender(stack, shape, layer).0);
+        // Short turns: what disturbs one is to disturb all.
+        let nanos = interleaved(&mut senders, 101, 500);
+        println!(
+            "{}",
+            nanos
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
     }
-    nanos
 }
 
 // === instructions ===

@@ -8,8 +8,8 @@ use std::{
     convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use tower::{BoxError, Layer, Service, ServiceExt, retry::Policy, service_fn};
+use tower::{BoxError, Layer, Service, retry::Policy, service_fn};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
 
@@ -156,8 +156,8 @@ const URL: &str = "https://api.symbl.ai/v1/conversations/5815170693595136/messag
 static HEADERS: [(&str, &str); 12] = [
     ("content-type", "application/json"),
     ("accept", "application/json"),
-    ("user-agent", "bench/1"),
     ("x-request-id", "8f2d0b5e-5c7c-4d53-9d5e-2e6f6f4f3b11"),
+    ("user-agent", "bench/1"),
     ("accept-encoding", "gzip, br"),
     ("accept-language", "en"),
     ("cache-control", "no-cache"),
@@ -282,20 +282,23 @@ impl<B: Clone, R, E> Policy<Request<B>, Response<R>, E> for On401 {
     }
 }
 
-/// Sends a request through a service that never waits.
+/// Sends a request through a service that never waits. The future is polled where it is made, as when it
+/// is awaited.
 pub fn send<S, B>(service: &mut S, request: Request<B>)
 where
     S: Service<Request<B>, Response = Response<()>>,
     S::Error: std::fmt::Debug,
 {
-    let ready = service.ready().now_or_never();
-    let ready = ready.expect("it is ready").expect("it never fails");
-    let response = ready.call(request).now_or_never();
-    black_box(
-        response
-            .expect("it answers at once")
-            .expect("it never fails"),
-    );
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(ready) = service.poll_ready(&mut cx) else {
+        unreachable!("it is ready");
+    };
+    ready.expect("it never fails");
+    let response = pin!(service.call(request));
+    let Poll::Ready(response) = response.poll(&mut cx) else {
+        unreachable!("it answers at once");
+    };
+    black_box(response.expect("it never fails"));
 }
 
 /// The size of the future that a service answers with.
