@@ -80,7 +80,7 @@ where
         }
         self.shared.keep(&self.inner);
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if replay::is_over(request.body(), auth.replay_limit) {
+        let flight = if replay::is_over(&request.body().size_hint(), auth.replay_limit) {
             auth.cache.flight_after_rejection()
         } else {
             None

@@ -66,6 +66,18 @@ fn all() -> Vec<u8> {
     (0..FRAMES).collect()
 }
 
+/// The first attempt reads so many frames at most, and is rejected midway; then the retry reads. What each
+/// of them saw.
+async fn rejected_midway(first: usize, retry: usize) -> [(Vec<u8>, bool); 2] {
+    let (body, replay) = start(100);
+    let first = spawn(read(body, first));
+    yield_now().await;
+    assert!(replay.hold());
+    yield_now().await;
+    let retry = read(replay.take_over().into_body(), retry).await;
+    [first.await.unwrap(), retry]
+}
+
 /// Random schedules, and those that are rare in random ones.
 fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(test.clone(), 1_500);
@@ -76,14 +88,8 @@ fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
 fn a_body_that_is_taken_over_arrives_whole_and_the_first_attempt_ends() {
     explore(|| {
         block_on(async {
-            let (body, replay) = start(100);
-            let first = spawn(read(body, usize::MAX));
-            yield_now().await;
-            assert!(replay.hold());
-            yield_now().await;
-            let (seen, whole) = read(replay.take_over().into_body(), usize::MAX).await;
-            assert_eq!((seen, whole), (all(), true));
-            let (seen, _) = first.await.unwrap();
+            let [(seen, _), retry] = rejected_midway(usize::MAX, usize::MAX).await;
+            assert_eq!(retry, (all(), true));
             assert!(all().starts_with(&seen), "{seen:?}");
         });
     });
@@ -109,13 +115,8 @@ fn a_body_that_is_held_and_let_go_reaches_its_end_on_the_first_attempt() {
 fn a_first_attempt_that_stops_midway_loses_nothing_of_the_retry() {
     explore(|| {
         block_on(async {
-            let (body, replay) = start(100);
-            let first = spawn(read(body, 2));
-            yield_now().await;
-            assert!(replay.hold());
-            let (seen, whole) = read(replay.take_over().into_body(), usize::MAX).await;
-            assert_eq!((seen, whole), (all(), true));
-            first.await.unwrap();
+            let [_, retry] = rejected_midway(2, usize::MAX).await;
+            assert_eq!(retry, (all(), true));
         });
     });
 }
@@ -124,12 +125,7 @@ fn a_first_attempt_that_stops_midway_loses_nothing_of_the_retry() {
 fn a_retry_that_stops_midway_leaves_nothing_waiting() {
     explore(|| {
         block_on(async {
-            let (body, replay) = start(100);
-            let first = spawn(read(body, usize::MAX));
-            yield_now().await;
-            assert!(replay.hold());
-            read(replay.take_over().into_body(), 1).await;
-            let (seen, _) = first.await.unwrap();
+            let [(seen, _), _] = rejected_midway(usize::MAX, 1).await;
             assert!(all().starts_with(&seen), "{seen:?}");
         });
     });

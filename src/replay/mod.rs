@@ -85,9 +85,9 @@ impl<B> ReplayBody<B> {
     }
 }
 
-/// Whether a body is known in advance to be over the limit.
-pub(crate) fn is_over<B: Body>(body: &B, limit: usize) -> bool {
-    body.size_hint().lower() > limit as u64
+/// Whether a body with that hint is known in advance to be over the limit.
+pub(crate) fn is_over(hint: &SizeHint, limit: usize) -> bool {
+    hint.lower() > limit as u64
 }
 
 /// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
@@ -104,7 +104,7 @@ where
         head.keep_extensions(request.extensions());
         head.pack(request.headers());
         (Kind::Empty(hint), Kept::Empty(hint))
-    } else if hint.lower() > limit as u64 {
+    } else if is_over(&hint, limit) {
         head.pack_host(request.headers());
         (Kind::Passing(Box::new(Mutex::new(body))), Kept::Nothing)
     } else {
