@@ -7,8 +7,11 @@ use tower::{BoxError, Service};
 use tower_layer::Layer;
 
 use crate::{
-    AccessToken, Origin, TokenError, TokenRequest, origin::allows, replay::head::key, telemetry,
-    token::cache::TokenCache,
+    AccessToken, NotRetried, Origin, TokenError, TokenRequest,
+    origin::allows,
+    replay::head::key,
+    telemetry,
+    token::{PATIENT, Refusal, cache::TokenCache},
 };
 
 pub use builder::Builder;
@@ -96,7 +99,7 @@ impl SymblAuthLayer {
     ///
     /// Cancel safe: a fetch runs in a task of its own, and others wait for it as well.
     pub async fn token(&self) -> Result<AccessToken, TokenError> {
-        Ok(self.auth.cache.get().await?.token.clone())
+        Ok(self.auth.cache.token().await?.token.clone())
     }
 
     /// A new token now, past any cool-down; joins a fetch that is under way. That the endpoint hands
@@ -131,7 +134,7 @@ impl SymblAuthLayer {
             telemetry::unstamped(request.uri());
             return Ok(None);
         }
-        let live = self.auth.cache.get().await?;
+        let live = self.auth.cache.token().await?;
         let key = key(request.method(), request.uri(), request.headers());
         self.auth
             .placement
@@ -151,12 +154,27 @@ impl SymblAuthLayer {
     ///
     /// Cancel safe: once polled, the fetch goes on.
     pub async fn rejected(&self, token: &AccessToken) -> Result<Option<AccessToken>, TokenError> {
-        let key = match token.stamped_for() {
-            Some(key) => Arc::clone(key),
+        let path = match token.stamped_for() {
+            Some(path) => Arc::clone(path),
             None => "token".into(),
         };
-        let newer = self.auth.cache.replacement(token, Arc::clone(&key)).await?;
-        Ok(newer.map(|newer| newer.with_stamped_for(key)))
+        let cache = &self.auth.cache;
+        let refusal = Refusal {
+            generation: cache.generation_of(token),
+            path: Arc::clone(&path),
+            probe: None,
+            // Only `accepted` will tell of it, if anything does.
+            retry: false,
+        };
+        let refused = refusal.generation;
+        let (rejection, decided) = cache.rejected(refusal);
+        let generation = match rejection.decide(decided, PATIENT).await {
+            Ok((_, generation)) => generation,
+            Err(NotRetried::Token(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let newer = cache.replacement(generation, refused);
+        Ok(newer.map(|newer| newer.with_stamped_for(path)))
     }
 
     /// For other skins than the service: what a request to that URI is stamped with, if it is at all.
@@ -172,10 +190,9 @@ impl SymblAuthLayer {
     /// within a minute after [`rejected`](Self::rejected) brought it counts as one that did not help, and
     /// its rejection is handed back.
     pub fn accepted(&self, token: &AccessToken) {
-        if let Some(key) = token.stamped_for() {
-            let cache = &self.auth.cache;
-            cache.retried(cache.generation_of(token), key, true);
-        }
+        let cache = &self.auth.cache;
+        let path = token.stamped_for().map(Arc::clone);
+        cache.accepted(cache.generation_of(token), || path);
     }
 }
 

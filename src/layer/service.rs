@@ -13,8 +13,9 @@ use tower::{BoxError, Service};
 use super::{Auth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{self, ReplayBody},
+    replay::{self, ReplayBody, head::key},
     telemetry,
+    token::{Asked, WaitFor, Waited},
 };
 
 /// Stamps each request with the shared token, and sends it once more if the token is rejected.
@@ -79,22 +80,41 @@ where
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
         self.shared.keep(&self.inner);
-        // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if replay::is_over(&request.body().size_hint(), auth.replay_limit) {
-            auth.cache.flight_after_rejection()
-        } else {
-            None
-        };
-        if flight.is_none() {
-            if let Some(stamp) = auth.cache.stamp() {
+        // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
+        let over_limit = replay::is_over(&request.body().size_hint(), auth.replay_limit);
+        if !(over_limit && auth.cache.is_fetching_after_rejection()) {
+            if let Some(stamp) = auth.cache.live() {
                 let shared = Arc::clone(&self.shared);
                 return ResponseFuture::first(shared, &mut self.inner, request, stamp);
             }
         }
+        self.ask(request, over_limit)
+    }
+}
+
+impl<S> SymblAuth<S> {
+    /// There is something to ask before the request goes.
+    #[cold]
+    fn ask<B, R>(&mut self, request: Request<B>, over_limit: bool) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        let path = || key(request.method(), request.uri(), request.headers());
+        let mut waited = Waited::default();
+        let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
+            Ok(Asked::Stamp(stamp)) => {
+                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+            }
+            Ok(Asked::Wait(wait)) => wait,
+            Err(error) => WaitFor::Failed(error),
+        };
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();
         drop(mem::replace(&mut self.inner, service.clone()));
-        ResponseFuture::wait(Arc::clone(&self.shared), service, request, flight)
+        ResponseFuture::wait(shared, service, request, over_limit, (wait, waited))
     }
 }
 

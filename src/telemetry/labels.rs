@@ -38,6 +38,7 @@ pub(super) fn not_retried(why: &NotRetried) -> &'static str {
         NotRetried::CoolingDown => "cooling_down",
         NotRetried::SameToken => "same_token",
         NotRetried::SecondRejection => "second_rejection",
+        NotRetried::Unproven => "unproven",
         NotRetried::Token(_) => "token_error",
     }
 }

@@ -24,6 +24,7 @@
 //! | `rejection handed back` | debug | `method`, `path`, `reason`: the [`NotRetried`] |
 //! | `request left unstamped` | debug | `origin`; absent if its URI names none |
 //! | `token fetch failed` | warn | `reason`, `error` |
+//! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
 //!
 //! # Feature `metrics`
 //!
@@ -40,7 +41,7 @@
 //!   [kind](crate::TokenErrorKind) of its error: `credentials`, `rate_limited`, `unavailable`,
 //!   `timeout`, `invalid_response`, `internal`.
 //! - `outcome` of a rejection: `retried`; or handed back, for `body`, `cooling_down`, `same_token`,
-//!   `second_rejection`, `token_error`: see [`NotRetried`]. A request that is rejected twice counts
+//!   `second_rejection`, `unproven`, `token_error`: see [`NotRetried`]. A request that is rejected twice counts
 //!   twice, as `retried` and as `second_rejection`.
 //! - The gauge is as of when it was last set: at the end of each fetch, and when an early one begins.
 //!   Alert on it being low for longer than a fetch takes, not on its falling.
@@ -154,6 +155,12 @@ pub(crate) fn handed_back(key: &str, why: &NotRetried) {
     tracing::handed_back(key, why);
     #[cfg(feature = "metrics")]
     metrics::rejected(labels::not_retried(why));
+}
+
+/// Rejections have made as many fetches as they may.
+pub(crate) fn limited() {
+    #[cfg(feature = "tracing")]
+    tracing::limited();
 }
 
 /// The origin guard has let a request pass without a token.

@@ -63,6 +63,14 @@ pub(super) fn handed_back(key: &str, why: &NotRetried) {
     debug!(target: TARGET, method, path, reason = %why, "rejection handed back");
 }
 
+pub(super) fn limited() {
+    warn!(
+        target: TARGET,
+        "too many fetches after rejections: another process may revoke the tokens, or a node of the \
+         API may know none of them"
+    );
+}
+
 pub(super) fn unstamped(uri: &Uri) {
     debug!(target: TARGET, origin = origin(uri), "request left unstamped");
 }
