@@ -53,7 +53,7 @@ pub use error::{TokenError, TokenErrorKind};
 #[cfg(feature = "client")]
 pub use fetch::DefaultClient;
 pub use fetch::{FetchToken, InvalidEndpoint};
-pub use layer::{Builder, Placement, ResponseFuture, SymblAuth, SymblAuthLayer};
+pub use layer::{Builder, Placement, ResponseFuture, SkipAuth, SymblAuth, SymblAuthLayer};
 pub use not_retried::NotRetried;
 pub use origin::{InvalidOrigin, Origin};
 pub use replay::ReplayBody;

@@ -10,11 +10,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, future::ResponseFuture, shared::Shared};
+use super::{Auth, SkipAuth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
     replay::{self, ReplayBody, head::key},
-    telemetry,
     token::{Asked, WaitFor, Waited},
 };
 
@@ -75,9 +74,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let auth = &self.shared.auth;
+        if request.extensions().get::<SkipAuth>().is_some() {
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), None);
+        }
         if !allows(&auth.origins, request.uri(), request.headers()) {
-            telemetry::unstamped(request.uri());
-            return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
+            auth.unlisted.tell(request.uri());
+            let unlisted = Some(Arc::clone(auth));
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), unlisted);
         }
         self.shared.keep(&self.inner);
         // Who cannot send again what is rejected waits for a fetch that a rejection has begun.

@@ -39,6 +39,7 @@ pub(super) fn not_retried(why: &NotRetried) -> &'static str {
         NotRetried::SameToken => "same_token",
         NotRetried::SecondRejection => "second_rejection",
         NotRetried::Unproven => "unproven",
+        NotRetried::Unstamped => "unstamped",
         NotRetried::Token(_) => "token_error",
     }
 }

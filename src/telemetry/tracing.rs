@@ -71,8 +71,13 @@ pub(super) fn limited() {
     );
 }
 
-pub(super) fn unstamped(uri: &Uri) {
-    debug!(target: TARGET, origin = origin(uri), "request left unstamped");
+pub(super) fn unstamped(uri: &Uri, is_new: bool) {
+    let origin = origin(uri);
+    if is_new {
+        warn!(target: TARGET, origin, "request sent without a token");
+    } else {
+        debug!(target: TARGET, origin, "request sent without a token");
+    }
 }
 
 /// The fetch's span, if this is its task. Any other span is the user's, whose fields may have the same
