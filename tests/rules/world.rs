@@ -93,6 +93,15 @@ impl World {
         self.send(path, 2 << 20).await
     }
 
+    /// A request that is sent now, and never answered.
+    pub async fn hang(&self, path: &str) {
+        let delay = *self.delay.lock().unwrap();
+        self.delays(3650 * DAY);
+        tokio::spawn(self.send(path, 0));
+        settle().await;
+        self.delays(delay);
+    }
+
     fn send(&self, path: &str, length: usize) -> impl Future<Output = Got> + use<> {
         let uri = format!("https://api.symbl.ai{path}");
         let request = Request::post(uri).body(Upload::new(length)).unwrap();
