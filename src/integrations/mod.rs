@@ -33,9 +33,18 @@
 //!
 //! [`Channel`]: https://docs.rs/tonic/latest/tonic/transport/struct.Channel.html
 #![cfg_attr(
+    feature = "client",
+    doc = "\n# hyper-util\n\nFor uploads over HTTP/1.1, put an [`EarlyResponse`] around the connector."
+)]
+#![cfg_attr(
     feature = "reqwest-middleware",
     doc = "\n# reqwest-middleware\n\nSee [`mod@reqwest`]."
 )]
 
+#[cfg(feature = "client")]
+pub use early_response::{EarlyResponse, EarlyResponseIo, EarlyResponseLayer};
+
+#[cfg(feature = "client")]
+mod early_response;
 #[cfg(feature = "reqwest-middleware")]
 pub mod reqwest;
