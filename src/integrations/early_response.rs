@@ -57,8 +57,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///   lost. The layer holds a short 401 for longer while a token is slow to come; if none comes, the 401 that is handed back
 ///   has its status and headers, but perhaps no body.
 /// - HAProxy over HTTP/2. It resets the stream of an upload that it denies, and 2.6.12 never gives back the
-///   connection's window for what came after (64 KiB in all). Every later upload on that connection
-///   hangs then, the one that is sent again among them; hyper's client alone hangs just so, 4 of 4 at once. Requests
+///   connection's window for what came after (64 KiB in all). Later uploads on that connection
+///   may hang then, the one that is sent again among them; with hyper's client alone 4 of 4 at once did. Requests
 ///   without bodies go on. Bodies that HAProxy has received whole when it denies them are not affected.
 ///   So to HAProxy send uploads over HTTP/1.1 and with this; or put a timeout around them.
 /// - reqwest. Its `connector_layer` takes layers that hand on its own sealed connection type, which cannot be
