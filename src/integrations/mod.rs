@@ -29,7 +29,9 @@
 //! - A generated client's requests name no host unless it was made `with_origin`; then they go where
 //!   the channel leads, with the token. Beneath the layer a channel puts its own host into every
 //!   request, so keep a layer to channels that lead to its origins.
-//! - A [`TokenError`](crate::TokenError) becomes a `tonic::Status`, as whose `source()` it can be downcast.
+//! - Of a [`TokenError`](crate::TokenError) tonic makes a `Status` with the code `Unknown`, as whose `source()` it can
+//!   be downcast. For `Unauthenticated` and `Unavailable` instead, and for a deadline that bounds the wait for a
+//!   token as well, see [tonic](crate#tonic) among the clients.
 //!
 //! [`Channel`]: https://docs.rs/tonic/latest/tonic/transport/struct.Channel.html
 #![cfg_attr(
