@@ -289,7 +289,7 @@ async fn whatever_host_the_caller_names_only_the_api_is_called() {
 }
 
 #[tokio::test]
-async fn an_app_without_nagles_algorithm_on_either_side() {
+async fn accepted_connections_do_without_nagles_algorithm() {
     let mut listener = app::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let caller = TcpStream::connect(address).await.unwrap();

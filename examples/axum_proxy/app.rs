@@ -31,7 +31,7 @@ struct App {
 
 pub(crate) fn app(layer: &SymblAuthLayer, api: Origin) -> Router {
     // Over HTTP/2 (with TLS, ALPN settles it): an upload that is rejected before it is read ends its stream only. Many HTTP/1.1 servers
-    // then close the connection, and the client may see a broken pipe in place of the 401.
+    // then close the connection, and the client may see a broken pipe in place of the 401, unless its connector is an `EarlyResponse`.
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let client = Client::builder(TokioExecutor::new())

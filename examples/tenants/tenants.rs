@@ -17,10 +17,12 @@ pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-tenant");
 /// anew when it comes back, and the requests it has under way end as they would have.
 pub(crate) struct Tenants<C> {
     client: C,
-    layer_of: Box<dyn Fn(&str) -> Option<SymblAuthLayer> + Send + Sync>,
+    layer_of: LayerOf,
     at_most: usize,
     known: Mutex<Known<C>>,
 }
+
+type LayerOf = Box<dyn Fn(&str) -> Option<SymblAuthLayer> + Send + Sync>;
 
 struct Known<C> {
     /// Each with the number of its last request.

@@ -76,6 +76,16 @@ impl<C> EarlyResponse<C> {
 }
 
 /// Makes an [`EarlyResponse`] of a connector.
+///
+/// ```
+/// use hyper_util::client::legacy::connect::HttpConnector;
+/// use tower::ServiceBuilder;
+/// use tower_symbl_auth::integrations::{EarlyResponse, EarlyResponseLayer};
+///
+/// let connector: EarlyResponse<HttpConnector> = ServiceBuilder::new()
+///     .layer(EarlyResponseLayer::new())
+///     .service(HttpConnector::new());
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EarlyResponseLayer;
 
@@ -113,7 +123,7 @@ where
 }
 
 pin_project! {
-    /// A connection made by [`EarlyResponse`].
+    /// A connection made by [`EarlyResponse`]. Reads, and what it says of itself, are those of the connection within.
     pub struct EarlyResponseIo<T> {
         #[pin]
         io: T,
