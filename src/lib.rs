@@ -21,7 +21,7 @@
 //! - Dropping any future at any point loses nothing.
 //!
 //! What no middleware can heal: an HTTP/1.1 server that hangs up on an upload it has not read, so that its
-//! client sees a broken pipe and never the 401.
+//! client sees a broken pipe and never the 401. A connector can: see `EarlyResponse` in [`integrations`].
 //!
 //! A tokio runtime with time enabled is needed wherever a token may have to be fetched.
 //!
