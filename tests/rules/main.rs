@@ -1,12 +1,16 @@
 //! The behaviour of the crate, rule by rule. Each file names the rules that it covers.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod answers;
 mod book;
 #[cfg(feature = "mock")]
 mod connections;
+mod endpoint;
 mod fetch;
 mod flights;
 mod origins;
+#[cfg(feature = "client")]
+mod providers;
 mod rejection;
 mod replay;
 mod replay_property;

@@ -202,7 +202,7 @@ fn a_hand_back_is_told_with_its_reason() {
         "a newer token was rejected as well",
         "no new token was asked for: too many did not help",
         "the token endpoint handed out the same token again",
-        "no new token: token endpoint unavailable: the request failed",
+        "no new token: token endpoint unavailable: the token service failed: down",
         "the body could not be sent again",
     ];
     assert_eq!(reasons, expected);
