@@ -161,3 +161,90 @@ impl fmt::Debug for DefaultClient {
         f.debug_struct("DefaultClient").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{future::ready, io};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpSocket, TcpStream},
+        time::timeout,
+    };
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{AccessToken, Credentials, FetchReason, FetchToken, TokenRequest};
+
+    /// An address that takes a connection and no more: its listener's backlog is full, so that the kernel
+    /// drops what comes. It lasts as long as what is returned with it.
+    async fn black_hole(port: u16) -> (SocketAddr, impl Sized) {
+        let address = SocketAddr::from(([127, 0, 0, 2], port));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut connected = Vec::new();
+        let patience = Duration::from_millis(200);
+        while let Ok(stream) = timeout(patience, TcpStream::connect(address)).await {
+            connected.push(stream.unwrap());
+        }
+        (address, (listener, connected))
+    }
+
+    /// Answers one connection with a token.
+    async fn serve(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        assert_ne!(stream.read(&mut buffer).await.unwrap(), 0);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 23\r\n\r\n{\"accessToken\":\"token\"}";
+        stream.write_all(answer).await.unwrap();
+    }
+
+    /// One attempt at an endpoint whose name has those addresses.
+    async fn attempt(addresses: Vec<SocketAddr>, port: u16) -> Result<AccessToken, TokenError> {
+        let resolver =
+            service_fn(move |_: Name| ready(io::Result::Ok(addresses.clone().into_iter())));
+        let http = HttpConnector::new_with_resolver(resolver);
+        let client = DefaultClient {
+            proxies: Arc::new(Matcher::builder().build()),
+        };
+        let client = service_fn(move |request| client.clone().send(http.clone(), request));
+        let fetch = FetchToken::with_client(Credentials::new("id", "secret"), client);
+        let endpoint = format!("http://localhost:{port}/").parse().unwrap();
+        let fetch = fetch.endpoint(endpoint).unwrap();
+        let fetch = fetch.attempts(1).timeout(Duration::from_millis(1500));
+        fetch.oneshot(TokenRequest::new(FetchReason::First)).await
+    }
+
+    #[tokio::test]
+    async fn a_dead_first_address_leaves_time_for_the_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let (dead, _open) = black_hole(alive.port()).await;
+        tokio::spawn(serve(listener));
+        attempt(vec![dead, alive], alive.port()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_does_not_connect_is_told_from_one_that_does_not_answer() {
+        let free = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let (dead, _open) = black_hole(port).await;
+        let error = attempt(vec![dead], port).await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Unavailable);
+        assert!(error.to_string().ends_with("connecting took too long"));
+    }
+
+    #[test]
+    fn plain_http_leaves_this_machine_through_no_proxy() {
+        let through = |proxy: &str, uri: &'static str| {
+            let proxies = Arc::new(Matcher::builder().all(proxy).build());
+            let client = DefaultClient { proxies };
+            client.proxy(&Uri::from_static(uri)).is_some()
+        };
+        assert!(through("http://proxy.example", "https://api.symbl.ai/"));
+        assert!(through("http://127.0.0.1:3128", "http://127.0.0.1:80/"));
+        assert!(!through("http://proxy.example", "http://127.0.0.1:80/"));
+    }
+}

@@ -51,7 +51,7 @@ fn provider() -> Option<Arc<CryptoProvider>> {
     CryptoProvider::get_default().cloned()
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "ring", feature = "aws-lc-rs")))]
 mod tests {
     use super::*;
 
