@@ -51,7 +51,8 @@ fn provider() -> Option<Arc<CryptoProvider>> {
     CryptoProvider::get_default().cloned()
 }
 
-#[cfg(all(test, any(feature = "ring", feature = "aws-lc-rs")))]
+#[cfg(test)]
+#[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 mod tests {
     use super::*;
 

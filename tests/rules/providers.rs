@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tower::{BoxError, ServiceExt};
@@ -71,6 +70,8 @@ async fn a_provider_that_hangs_ends_with_each_attempt_and_is_named() {
 
 #[cfg(feature = "mock")]
 mod over_sockets {
+    use std::time::Duration;
+
     use super::*;
     use tower_symbl_auth::{SymblAuthLayer, mock::MockSymbl};
 
