@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, iter, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::time::Instant;
-use tower::{BoxError, timeout::error::Elapsed};
+use tower::BoxError;
 
 use crate::InvalidToken;
 
@@ -160,7 +160,7 @@ impl TokenError {
         if let Some(own) = chain(&*error).find_map(|error| error.downcast_ref::<Self>()) {
             return own.clone();
         }
-        let cause = chain(&*error).last().map(described).unwrap_or_default();
+        let cause = cause(&*error);
         let message = match what {
             "" => cause,
             what => format!("{what}: {cause}"),
@@ -218,12 +218,24 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// A timeout says "deadline has elapsed" or "request timed out" of itself, and not of what.
-fn described(cause: &(dyn Error + 'static)) -> String {
-    let io = cause.downcast_ref::<io::Error>();
-    let late = io.is_some_and(|it| it.kind() == io::ErrorKind::TimedOut) || cause.is::<Elapsed>();
-    match late {
-        true => "connecting took too long".to_owned(),
-        false => cause.to_string(),
+/// The deepest source of an error. A timeout does not say of itself what took so long: what it is the
+/// source of does.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let (mut above, mut deepest) = (None, error);
+    while let Some(source) = deepest.source() {
+        above = Some(deepest);
+        deepest = source;
     }
+    match above {
+        Some(above) if is_timeout(deepest) => format!("{above}: {deepest}"),
+        _ => deepest.to_string(),
+    }
+}
+
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let within = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    error.is::<tower::timeout::error::Elapsed>()
+        || within.is_some_and(|within| within.is::<tokio::time::error::Elapsed>())
 }

@@ -190,7 +190,8 @@ where
     }
 }
 
-/// Tokio answers this question only by a panic, which is caught here rather than suffered by a caller.
+/// Tokio answers this question only by a panic, which is caught here rather than left to a caller (the
+/// panic hook prints it all the same).
 fn has_timer() -> bool {
     let sleep = || drop(tokio::time::sleep(Duration::ZERO));
     Handle::try_current().is_ok() && panic::catch_unwind(sleep).is_ok()

@@ -65,3 +65,13 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+mod tests_without_a_provider {
+    #[test]
+    fn what_to_enable_is_told() {
+        let error = super::config().unwrap_err().to_string();
+        assert!(error.contains("enable the feature `ring`"), "{error}");
+    }
+}

@@ -95,7 +95,7 @@ async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
             "tunnel error: unsuccessful",
         ),
         (Manner::Say(""), "tunnel error: unexpected end of file"),
-        (Manner::Hang, "connecting took too long"),
+        (Manner::Hang, "client error (Connect): request timed out"),
     ] {
         let proxy = Proxy::start(manner).await;
         let by = format!("http://user:pa55word@127.0.0.1:{}", proxy.port);
