@@ -27,8 +27,9 @@
 //!
 //! # Features
 //!
-//! `client` (default): the HTTP client of [`FetchToken`]. `reqwest-middleware`: see [`integrations`].
-//! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all of them.
+//! `client` (default): the HTTP client of [`FetchToken`]. `ring` (default), `aws-lc-rs`: its crypto provider,
+//! unless the process has a default. `reqwest`, `reqwest-middleware`: see [`integrations`].
+//! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
 //!
 #![doc = include_str!("clients.md")]
 #![forbid(unsafe_code)]

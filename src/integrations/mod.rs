@@ -50,3 +50,8 @@ pub use early_response::{EarlyResponse, EarlyResponseIo, EarlyResponseLayer};
 mod early_response;
 #[cfg(feature = "reqwest-middleware")]
 pub mod reqwest;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
+
+#[cfg(feature = "reqwest")]
+pub use reqwest_client::ReqwestClient;

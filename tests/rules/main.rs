@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod candidate;
+mod answers;
+mod book;
 #[cfg(feature = "mock")]
 mod connections;
+mod endpoint;
 mod fetch;
 mod fetches;
 mod gate;
 mod origins;
 mod paths;
 mod patience;
+#[cfg(feature = "client")]
+mod providers;
 mod rejection;
 mod replay;
 mod replay_property;
