@@ -21,7 +21,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
-    AccessToken, FetchReason,
+    AccessToken, FetchReason, TokenRequest,
     book::Key,
     clock::{Clock, Moment},
     flight::{Flight, Landed, Landing},
@@ -265,9 +265,13 @@ impl Shared {
         if let Some(overdue) = &replaced {
             overdue.judge_nobody(&mut state.book);
         }
+        let mut request = TokenRequest::new(reason);
+        if let Some(newest) = &state.newest {
+            request = request.replacing(newest.token.clone());
+        }
         Launch {
             id,
-            reason,
+            request,
             landing,
             registration,
             replaced,

@@ -26,7 +26,7 @@ use futures::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    FetchReason,
+    FetchReason, TokenRequest,
     book::{Book, Key},
     live::Live,
     service::{Fetch, Fetched},
@@ -138,7 +138,7 @@ pub(crate) trait Home: Send + Sync + 'static {
 /// the task there and then, which loses the flight.
 pub(crate) fn launch<H: Home>(
     fetch: Fetch,
-    reason: FetchReason,
+    request: TokenRequest,
     id: u64,
     home: Weak<H>,
     registration: AbortRegistration,
@@ -152,8 +152,8 @@ pub(crate) fn launch<H: Home>(
         return;
     };
     let ticket = Ticket { id, home };
-    let task = telemetry::in_fetch(reason, async move {
-        let outcome = fly(fetch, reason).await;
+    let task = telemetry::in_fetch(request.reason(), async move {
+        let outcome = fly(fetch, request).await;
         ticket.land(outcome);
     });
     runtime.spawn(async move {
@@ -162,8 +162,8 @@ pub(crate) fn launch<H: Home>(
     });
 }
 
-async fn fly(fetch: Fetch, reason: FetchReason) -> Result<Fetched, TokenError> {
-    let flight = rt::timeout(DEADLINE, async move { fetch(reason).await });
+async fn fly(fetch: Fetch, request: TokenRequest) -> Result<Fetched, TokenError> {
+    let flight = rt::timeout(DEADLINE, async move { fetch(request).await });
     match AssertUnwindSafe(flight).catch_unwind().await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => Err(TokenError::new(

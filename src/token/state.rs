@@ -6,7 +6,7 @@ use futures::future::AbortRegistration;
 use tokio::time::Instant;
 
 use super::{
-    FetchReason,
+    TokenRequest,
     book::Book,
     cache::Shared,
     flight::{self, Flight, Landing},
@@ -77,7 +77,7 @@ fn until(wait: &Option<(Instant, TokenError)>, now: Instant) -> Option<TokenErro
 #[must_use]
 pub(super) struct Launch {
     pub(super) id: u64,
-    pub(super) reason: FetchReason,
+    pub(super) request: TokenRequest,
     pub(super) landing: Landing,
     pub(super) registration: AbortRegistration,
     /// An overdue flight: dropped with this, since that wakes who waits for it.
@@ -92,7 +92,7 @@ impl Launch {
         let fetch = Arc::clone(&home.config.fetch);
         flight::launch(
             fetch,
-            self.reason,
+            self.request,
             self.id,
             home.me.clone(),
             self.registration,
