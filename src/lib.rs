@@ -28,6 +28,7 @@
 //! # Features
 //!
 //! `client` (default): the HTTP client of [`FetchToken`]. `reqwest-middleware`: see [`integrations`].
+//! `store`, `file-store` and `redis-store`: one token for a whole fleet, see [`store`].
 //! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all of them.
 //!
 #![doc = include_str!("clients.md")]
@@ -44,6 +45,8 @@ mod not_retried;
 mod origin;
 mod replay;
 mod rt;
+#[cfg(feature = "store")]
+pub mod store;
 mod sync;
 pub mod telemetry;
 mod token;

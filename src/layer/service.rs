@@ -85,11 +85,11 @@ where
         } else {
             None
         };
-        if flight.is_none() {
-            if let Some(stamp) = auth.cache.stamp() {
-                let shared = Arc::clone(&self.shared);
-                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
-            }
+        if flight.is_none()
+            && let Some(stamp) = auth.cache.stamp()
+        {
+            let shared = Arc::clone(&self.shared);
+            return ResponseFuture::first(shared, &mut self.inner, request, stamp);
         }
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();
