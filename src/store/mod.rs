@@ -49,6 +49,8 @@ use tower::BoxError;
 #[cfg(feature = "file-store")]
 pub use file::FileStore;
 pub use key::SealingKey;
+#[cfg(feature = "redis-store")]
+pub use redis::RedisStore;
 pub use shared::Shared;
 
 mod aid;
@@ -60,6 +62,8 @@ mod key;
 mod lease;
 mod limits;
 mod memory;
+#[cfg(feature = "redis-store")]
+mod redis;
 mod shared;
 mod turn;
 mod want;
