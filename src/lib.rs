@@ -29,6 +29,7 @@
 //!
 //! `client` (default): the HTTP client of [`FetchToken`]. `ring` (default), `aws-lc-rs`: its crypto provider,
 //! unless the process has a default. `reqwest`, `reqwest-middleware`: see [`integrations`].
+//! `store`, `file-store` and `redis-store`: one token for a whole fleet, see [`store`].
 //! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
 //!
 #![doc = include_str!("clients.md")]
@@ -45,6 +46,8 @@ mod not_retried;
 mod origin;
 mod replay;
 mod rt;
+#[cfg(feature = "store")]
+pub mod store;
 mod sync;
 pub mod telemetry;
 mod token;

@@ -150,6 +150,18 @@ impl<C> FetchToken<C> {
         self.attempts = attempts.max(1);
         self
     }
+
+    /// What to seal a shared token with, see [`Builder::store`](crate::Builder::store): derived from the
+    /// app secret, for this app id and endpoint. The same for all that have these three.
+    ///
+    /// The context is the app id's length in bytes, a colon, the app id, and the endpoint as a text.
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub fn sealing_key(&self) -> crate::store::SealingKey {
+        let (id, endpoint) = (self.credentials.app_id(), &self.endpoint);
+        let context = format!("{}:{id}{endpoint}", id.len());
+        crate::store::SealingKey::new(self.credentials.app_secret(), context)
+    }
 }
 
 impl<C, B> Service<TokenRequest> for FetchToken<C>

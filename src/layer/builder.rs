@@ -14,7 +14,7 @@ use crate::{
     token::{
         cache::{Config, TokenCache},
         clock::Clock,
-        service::Fetch,
+        service::{Fetch, erase},
     },
 };
 
@@ -132,6 +132,23 @@ impl Builder {
     /// Reads the wall clock from here: for tests, which can pause tokio's clock but not the system's.
     pub fn wall_clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Clock::new(now);
+        self
+    }
+
+    /// Shares the token with other processes through a store: short for
+    /// [`Shared`](crate::store::Shared) around the token service. Default: none.
+    #[cfg(feature = "store")]
+    pub fn store(
+        mut self,
+        store: impl crate::store::TokenStore,
+        key: crate::store::SealingKey,
+    ) -> Self {
+        let fetch = self.fetch;
+        let service = tower::service_fn(move |request| {
+            let fetched = fetch(request);
+            async move { Ok::<_, crate::TokenError>(fetched.await?.token) }
+        });
+        self.fetch = erase(crate::store::Shared::new(service, store, key));
         self
     }
 

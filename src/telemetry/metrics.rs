@@ -28,3 +28,8 @@ pub(super) fn left(life: Duration) {
 pub(super) fn unstamped() {
     counter!("symbl_auth_unstamped_total").increment(1);
 }
+
+#[cfg(feature = "store")]
+pub(super) fn store(outcome: &'static str) {
+    counter!("symbl_auth_store_total", "outcome" => outcome).increment(1);
+}

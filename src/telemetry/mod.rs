@@ -25,6 +25,9 @@
 //! | `request sent without a token` | debug; warn for the first to each of 16 servers | `origin`; absent if its URI names none |
 //! | `token fetch failed` | warn | `reason`, `error` |
 //! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
+//! | `token store trouble` | warn | `operation` (`load`, `lease`, `save`, `release`), `error`; tokens are fetched without the store for 10 s |
+//! | `stored token ignored` | warn | `reason`: what is stored was sealed with another key, is damaged, of another version, or older than it was |
+//! | `limit of the fleet reached` | warn | none; told once a minute. Something rejects tokens that the issuer vouches for, or revokes ours |
 //!
 //! # Feature `metrics`
 //!
@@ -35,6 +38,7 @@
 //! | `symbl_auth_rejections_total` | counter | `outcome` | rejections by the API, and what came of them |
 //! | `symbl_auth_unstamped_total` | counter | | requests that went without a token, since their origin is not listed |
 //! | `symbl_auth_token_wait_seconds` | histogram | | how long a request, or another caller, waited for a fetch; nothing if it did not have to |
+//! | `symbl_auth_store_total` | counter | `outcome` | what came of asking the token store; with feature `store` only |
 //! | `symbl_auth_token_seconds_left` | gauge | | what is left of the live token's life, 0 without one |
 //!
 //! - `reason` is as above.
@@ -44,6 +48,10 @@
 //! - `outcome` of a rejection: `retried`; or handed back, for `body`, `cooling_down`, `same_token`,
 //!   `second_rejection`, `unproven`, `token_error`: see [`NotRetried`]. A request that is rejected twice counts
 //!   twice, as `retried` and as `second_rejection`.
+//! - `outcome` of asking the store: `shared`, another process's token was taken; `saved`, one was fetched
+//!   for all; `bypassed`, one was fetched for this process alone; `limited`, none was fetched, since the
+//!   fleet's limit is reached; and besides, `trouble` for each operation that failed or took over 1 s,
+//!   `ignored` for something stored that was not used.
 //! - The gauge is as of when it was last set: at the end of each fetch, and when an early one begins.
 //!   Alert on it being low for longer than a fetch takes, not on its falling.
 #![cfg_attr(
@@ -51,6 +59,8 @@
     allow(unused_variables)
 )]
 
+#[cfg(feature = "store")]
+use std::fmt;
 use std::{future::Future, time::Duration};
 
 use http::Uri;
@@ -196,4 +206,45 @@ impl Unlisted {
         }
         is_new
     }
+}
+
+/// What came of asking the token store.
+#[cfg(feature = "store")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoreOutcome {
+    Shared,
+    Saved,
+    Bypassed,
+    Limited,
+}
+
+#[cfg(feature = "store")]
+pub(crate) fn store(outcome: StoreOutcome) {
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::store(outcome));
+}
+
+/// An operation of the token store failed, or took too long.
+#[cfg(feature = "store")]
+pub(crate) fn store_trouble(operation: &'static str, error: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    tracing::store_trouble(operation, error);
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::TROUBLE);
+}
+
+/// What is stored is not used.
+#[cfg(feature = "store")]
+pub(crate) fn store_ignored(reason: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    tracing::store_ignored(reason);
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::IGNORED);
+}
+
+/// The fleet's limit of fetches after rejections is reached.
+#[cfg(feature = "store")]
+pub(crate) fn store_limited() {
+    #[cfg(feature = "tracing")]
+    tracing::store_limited();
 }

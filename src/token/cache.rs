@@ -292,7 +292,7 @@ impl Shared {
             if let Some((id, reason)) = plan.fetching {
                 let (in_flight, launch) = InFlight::new(id, reason);
                 state.in_flight = Some(in_flight);
-                after.launch = Some(launch);
+                after.launch = Some((launch, state.machine.newest_token()));
             }
         }
         if state.held.as_ref().map(|held| held.generation) != plan.held_for {
@@ -386,7 +386,7 @@ impl HeldFor {
 #[derive(Default)]
 struct After {
     lost: Option<InFlight>,
-    launch: Option<Launch>,
+    launch: Option<(Launch, Option<AccessToken>)>,
     held: Option<HeldFor>,
     dropped: Vec<TokenError>,
     served: Option<(u64, Option<AccessToken>)>,
@@ -418,9 +418,9 @@ impl After {
                 is_later
             });
         }
-        if let Some(launch) = launch {
+        if let Some((launch, newest)) = launch {
             telemetry::left(|| shared.life_left());
-            launch.go(Arc::clone(&shared.config.fetch), shared.me.clone());
+            launch.go(Arc::clone(&shared.config.fetch), newest, shared.me.clone());
         }
         if warn {
             telemetry::limited();

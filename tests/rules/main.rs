@@ -3,7 +3,6 @@
 
 mod candidate;
 mod answers;
-mod book;
 #[cfg(feature = "mock")]
 mod connections;
 mod endpoint;

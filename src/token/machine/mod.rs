@@ -340,6 +340,11 @@ impl Machine {
         }
     }
 
+    /// The newest of the tokens that are kept: what a fetch is to replace.
+    pub(crate) fn newest_token(&self) -> Option<AccessToken> {
+        self.tokens.newest().map(|held| held.live.token.clone())
+    }
+
     /// How long until a refresh ahead may be due, or the token's end.
     pub(crate) fn until_refresh(&self, now: Moment) -> Duration {
         let end = self
