@@ -155,12 +155,26 @@ impl<C> FetchToken<C> {
     /// app secret, for this app id and endpoint. The same for all that have these three.
     ///
     /// The context is the app id's length in bytes, a colon, the app id, and the endpoint as a text.
+    ///
+    /// # Errors
+    ///
+    /// None. With [`with_provider`](Self::with_provider) the secret is not known here, so the key is a random
+    /// one that no other process has: give the store a [`SealingKey`](crate::store::SealingKey) of your own.
     #[cfg(feature = "store")]
     #[must_use]
     pub fn sealing_key(&self) -> crate::store::SealingKey {
-        let (id, endpoint) = (self.credentials.app_id(), &self.endpoint);
-        let context = format!("{}:{id}{endpoint}", id.len());
-        crate::store::SealingKey::new(self.credentials.app_secret(), context)
+        let random = || std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..));
+        match &self.provider {
+            Provider::Fixed(credentials) => {
+                let (id, endpoint) = (credentials.app_id(), &self.endpoint);
+                let context = format!("{}:{id}{endpoint}", id.len());
+                crate::store::SealingKey::new(credentials.app_secret(), context)
+            }
+            Provider::Asked(_) => {
+                let secret: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
+                crate::store::SealingKey::new(secret, "unknown")
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The behaviour of the crate, rule by rule. Each file names the rules that it covers.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
-mod candidate;
 mod answers;
+mod candidate;
 #[cfg(feature = "mock")]
 mod connections;
 mod endpoint;

@@ -89,7 +89,10 @@ impl fmt::Display for Measured {
         for refused in &self.refused {
             *why.entry(&refused.why).or_default() += 1;
         }
-        let why: Vec<_> = why.iter().map(|(why, count)| format!("{count} {why}")).collect();
+        let why: Vec<_> = why
+            .iter()
+            .map(|(why, count)| format!("{count} {why}"))
+            .collect();
         write!(
             f,
             "{:>6} requests, {:>5} refused",

@@ -78,11 +78,7 @@ impl Bounds {
 }
 
 /// Plays a trouble before all traffics.
-pub async fn row(
-    name: &str,
-    trouble: impl Fn() -> Trouble,
-    bounds: impl Fn(&Traffic) -> Bounds,
-) {
+pub async fn row(name: &str, trouble: impl Fn() -> Trouble, bounds: impl Fn(&Traffic) -> Bounds) {
     row_with(name, trouble, |traffic, measured| {
         bounds(traffic).check(traffic, measured)
     })

@@ -43,7 +43,8 @@ async fn twenty_revocations_are_not_noticed_and_cost_one_fetch_each() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_is_not_noticed_while_callers_drop_their_retries() {
-    let api = |seen: &Seen| seen.at < 0.0 || seen.issued >= (seen.at / 10.0).floor().min(4.0) * 10.0;
+    let api =
+        |seen: &Seen| seen.at < 0.0 || seen.issued >= (seen.at / 10.0).floor().min(4.0) * 10.0;
     row(
         "revoked five times, and retries are dropped",
         || trouble(60.0).api(api).retries_are_dropped(),
@@ -59,7 +60,11 @@ async fn bad_paths_keep_their_401s_to_themselves() {
     for bad in [1, 3] {
         row(
             &format!("{bad} bad paths for 12 min, a revocation after 6"),
-            || trouble(720.0).bad_paths(bad).api(|seen| revoked_at(seen, 360.0)),
+            || {
+                trouble(720.0)
+                    .bad_paths(bad)
+                    .api(|seen| revoked_at(seen, 360.0))
+            },
             |traffic| nothing(0..=19 * bad + 1).but(for_a_revocation(traffic)),
         )
         .await;
@@ -71,13 +76,21 @@ async fn a_thousand_bad_paths_keep_a_revocation_from_being_healed_for_ten_second
     let limit = 16 + 180 / 10 + 1;
     row(
         "a thousand bad paths for 3 min, a revocation after 1",
-        || trouble(180.0).bad_paths(1000).api(|seen| revoked_at(seen, 60.0)),
+        || {
+            trouble(180.0)
+                .bad_paths(1000)
+                .api(|seen| revoked_at(seen, 60.0))
+        },
         |_| refused_until(70.2, 0..=limit),
     )
     .await;
     row(
         "an id in each path for 3 min, half of them bad, a revocation after 1",
-        || trouble(180.0).an_id_in_each_path().api(|seen| revoked_at(seen, 60.0)),
+        || {
+            trouble(180.0)
+                .an_id_in_each_path()
+                .api(|seen| revoked_at(seen, 60.0))
+        },
         |_| refused_until(70.2, 0..=limit),
     )
     .await;
@@ -177,9 +190,9 @@ async fn a_late_token_after_a_revocation_is_waited_for() {
             row(
                 &format!("revoked, new ones accepted after {lag} s, {bad} bad paths"),
                 || {
-                    trouble(3.0 * lag + 40.0)
-                        .bad_paths(bad)
-                        .api(move |seen| revoked(seen) && (seen.at < 0.0 || seen.at >= seen.issued + lag))
+                    trouble(3.0 * lag + 40.0).bad_paths(bad).api(move |seen| {
+                        revoked(seen) && (seen.at < 0.0 || seen.at >= seen.issued + lag)
+                    })
                 },
                 |traffic| Bounds {
                     fetches: match bad {
@@ -238,7 +251,10 @@ async fn an_endpoint_that_hangs_is_over_twenty_seconds_after_its_return() {
                 0.0..60.0 => Reply::Hangs,
                 _ => Reply::New(DAY),
             };
-            trouble(120.0).api(revoked).issuer(issuer).through_fetch_token()
+            trouble(120.0)
+                .api(revoked)
+                .issuer(issuer)
+                .through_fetch_token()
         },
         |_| refused_until(80.3, 2..=8),
     )
@@ -282,10 +298,13 @@ async fn a_retry_after_of_five_minutes_holds_a_revocation_up_for_one() {
     row(
         "Retry-After: 300 to refresh(), revoked a second later",
         || {
-            trouble(90.0).refresh_at(-1.0).api(revoked).issuer(|call| match call.at {
-                -2.0..0.0 => Reply::RetryAfter(300),
-                _ => Reply::New(DAY),
-            })
+            trouble(90.0)
+                .refresh_at(-1.0)
+                .api(revoked)
+                .issuer(|call| match call.at {
+                    -2.0..0.0 => Reply::RetryAfter(300),
+                    _ => Reply::New(DAY),
+                })
         },
         |_| refused_until(60.0, 2..=2),
     )
@@ -308,9 +327,7 @@ async fn an_api_that_refuses_everything_is_over_with_its_end() {
 async fn bad_tokens_are_over_two_minutes_after_their_end() {
     row(
         "the issuer's tokens are bad for 15 min",
-        || {
-            trouble(1080.0).api(|seen| seen.at < 0.0 || seen.issued >= 900.0)
-        },
+        || trouble(1080.0).api(|seen| seen.at < 0.0 || seen.issued >= 900.0),
         |_| refused_until(1020.2, 1..=13),
     )
     .await;
@@ -324,7 +341,8 @@ async fn one_bad_node_of_five_refuses_one_in_twenty_five() {
         |traffic| {
             let share = if traffic.replayable() { 0.04 } else { 0.2 };
             let mean = share * 123.0 * traffic.rate;
-            refused_until(f64::INFINITY, 1..=16 + 120 + 1).but((mean + 4.0 * mean.sqrt() + 3.0) as usize)
+            refused_until(f64::INFINITY, 1..=16 + 120 + 1)
+                .but((mean + 4.0 * mean.sqrt() + 3.0) as usize)
         },
     )
     .await;
