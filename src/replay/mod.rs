@@ -20,7 +20,7 @@ use recording::{Recorded, Recording};
 
 pub(crate) mod head;
 mod headers;
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
 mod interleavings;
 mod part;
 mod recorder;

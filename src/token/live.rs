@@ -29,7 +29,7 @@ pub(crate) struct Live {
 
 /// Reading the wall clock costs as much as all the rest of a look at the token. Where interleavings are
 /// explored, each request does.
-const WALL_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 100 });
+const WALL_EVERY: Duration = Duration::from_millis(if cfg!(shuttle) { 0 } else { 100 });
 
 impl Live {
     /// The same, but the next request that starts a refresh comes at `refresh` or later.

@@ -17,7 +17,7 @@ mod budget;
 pub(crate) mod cache;
 pub(crate) mod clock;
 mod flight;
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
 mod interleavings;
 mod landing;
 mod live;
