@@ -30,7 +30,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    replay::{ReplayBody, record},
+    replay::{Original, ReplayBody, record},
     token::Landing,
 };
 
@@ -76,7 +76,7 @@ where
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         flight: Option<Landing>,
     ) -> Self {
         let waiting = Box::new(Waiting {
@@ -94,7 +94,7 @@ where
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         stamp: (HeaderValue, u64),
     ) -> Self
     where
@@ -115,7 +115,7 @@ where
     fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         (value, generation): (HeaderValue, u64),
     ) -> Self
     where

@@ -13,7 +13,7 @@ use tower::{BoxError, Service};
 use super::{Auth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{self, ReplayBody},
+    replay::{Original, ReplayBody},
     telemetry,
 };
 
@@ -79,8 +79,9 @@ where
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
         self.shared.keep(&self.inner);
+        let request = request.map(Original::new);
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if replay::is_over(&request.body().size_hint(), auth.replay_limit) {
+        let flight = if request.body().is_over(auth.replay_limit) {
             auth.cache.flight_after_rejection()
         } else {
             None

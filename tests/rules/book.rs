@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, StatusCode};
-use http_body_util::Full;
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimit};
 use tower_symbl_auth::{AccessToken, NotRetried, SymblAuthLayer, TokenError, TokenErrorKind};
@@ -29,7 +27,7 @@ struct World {
     valid_from: Arc<AtomicUsize>,
     issuer: Issuer,
     layer: SymblAuthLayer,
-    api: Api<Full<Bytes>>,
+    api: Api<Upload>,
     /// Bodies are over the limit.
     unreplayable: bool,
 }
@@ -45,7 +43,7 @@ impl World {
             async move { Ok(AccessToken::new(format!("token-{call}"), 30 * DAY)?) }
         });
         let valid = Arc::clone(&valid_from);
-        let api = Api::new(move |request: ApiRequest<Full<Bytes>>| {
+        let api = Api::new(move |request: ApiRequest<Upload>| {
             let token = number(token_of(request.headers()));
             let good = !request.uri().path().starts_with("/bad");
             let accepted = good && token >= valid.load(Ordering::Relaxed);
@@ -66,13 +64,9 @@ impl World {
     }
 
     async fn send(&self, path: &str) -> (StatusCode, Option<NotRetried>) {
-        let body = if self.unreplayable {
-            vec![0; 2 << 20]
-        } else {
-            Vec::new()
-        };
+        let length = if self.unreplayable { 2 << 20 } else { 0 };
         let uri = format!("https://api.symbl.ai{path}");
-        let request = Request::post(uri).body(Full::from(body)).unwrap();
+        let request = Request::post(uri).body(Upload::new(length)).unwrap();
         let response = send(&self.layer, &self.api, request).await.unwrap();
         settle().await;
         let why = response.extensions().get().cloned();
@@ -208,9 +202,9 @@ async fn revocations_are_healed_for_what_cannot_be_replayed_by_the_next_request(
 }
 
 /// An API that takes its time, with four permits; requests wait for them, and so do retries.
-fn busy(world: &World) -> ConcurrencyLimit<Api<Full<Bytes>>> {
+fn busy(world: &World) -> ConcurrencyLimit<Api<Upload>> {
     let api = world.api.clone();
-    let slow: Api<Full<Bytes>> = Api::new(move |request| {
+    let slow: Api<Upload> = Api::new(move |request| {
         let answered = tower::ServiceExt::oneshot(api.clone(), request);
         async move {
             sleep(SECOND / 5).await;
@@ -221,18 +215,13 @@ fn busy(world: &World) -> ConcurrencyLimit<Api<Full<Bytes>>> {
 }
 
 /// Requests to these paths, each worker's one after the other, until the test ends.
-fn workers(
-    world: &World,
-    service: &ConcurrencyLimit<Api<Full<Bytes>>>,
-    count: usize,
-    paths: usize,
-) {
+fn workers(world: &World, service: &ConcurrencyLimit<Api<Upload>>, count: usize, paths: usize) {
     for worker in 0..count {
         let service = world.layer.layer(service.clone());
         tokio::spawn(async move {
             for request in worker.. {
                 let uri = format!("https://api.symbl.ai/bad/{}", request % paths);
-                let request = Request::post(uri).body(Full::default()).unwrap();
+                let request = Request::post(uri).body(Upload::default()).unwrap();
                 service.clone().oneshot(request).await.unwrap();
                 sleep(SECOND / 100).await;
             }
@@ -262,7 +251,7 @@ async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
             world.revoke();
             let service = world.layer.layer(service.clone());
             let request = Request::post("https://api.symbl.ai/good");
-            let request = request.body(Full::default()).unwrap();
+            let request = request.body(Upload::default()).unwrap();
             let response = service.oneshot(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::OK);
             sleep(SECOND).await;
@@ -310,7 +299,7 @@ async fn an_accepted_retry_clears_its_path_even_if_another_paths_refresh_brought
 async fn send_with_the_token_of_before(world: &World) -> tokio::sync::oneshot::Sender<()> {
     let (answer_now, told) = tokio::sync::oneshot::channel();
     let (api, told) = (world.api.clone(), told.shared());
-    let slow: Api<Full<Bytes>> = Api::new(move |request| {
+    let slow: Api<Upload> = Api::new(move |request| {
         let answered = tower::ServiceExt::oneshot(api.clone(), request);
         let told = told.clone();
         async move {
@@ -320,7 +309,7 @@ async fn send_with_the_token_of_before(world: &World) -> tokio::sync::oneshot::S
     });
     let service = world.layer.layer(slow);
     let request = Request::post("https://api.symbl.ai/good/p");
-    let request = request.body(Full::default()).unwrap();
+    let request = request.body(Upload::default()).unwrap();
     tokio::spawn(async move {
         let response = service.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
