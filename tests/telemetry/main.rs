@@ -9,8 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{Empty, Full, StreamBody};
+use http_body_util::{Empty, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{advance, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -191,9 +190,7 @@ fn a_hand_back_is_told_with_its_reason() {
 
         let layer = Issuer::fresh(DAY, SECOND).builder().replay_limit(1).build();
         let rejecting = Api::judging(|_| StatusCode::UNAUTHORIZED);
-        let parts = ["s3c", "r3t"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
-        let upload = StreamBody::new(futures::stream::iter(parts));
-        let upload = Request::put(URL).body(upload).unwrap();
+        let upload = Request::put(URL).body(Upload::new(2 << 20)).unwrap();
         send(&layer, &rejecting, upload).await.unwrap();
         sleep(2 * SECOND).await;
     });
