@@ -51,6 +51,7 @@ impl<B> Recording<B> {
             recorder: Arc::clone(&self.recorder),
             kept: kept.replay(),
             original: self.original,
+            begun: false,
             replayed: 0,
         }
     }
@@ -72,6 +73,7 @@ pub(super) struct Retried<B> {
     recorder: Arc<Recorder<B>>,
     kept: Replaying,
     original: SizeHint,
+    begun: bool,
     replayed: u64,
 }
 
@@ -81,6 +83,7 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        self.begun = true;
         match self.kept.next() {
             Some(frame) => {
                 self.replayed += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -91,8 +94,10 @@ where
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
+        // At first it is the original's own, and as long as the first attempt has the body.
         let rest = || self.recorder.with_source(|source| source.size_hint());
-        let rest = if self.kept.is_empty() { rest() } else { None };
+        let own = self.begun && self.kept.is_empty();
+        let rest = if own { rest() } else { None };
         rest.unwrap_or_else(|| less(&self.original, self.replayed))
     }
 
