@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     NotRetried,
-    replay::{ReplayBody, head::key, record},
+    replay::{Original, ReplayBody, head::key, record},
     token::{Stamp, WaitFor, Waited},
 };
 
@@ -78,7 +78,7 @@ where
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         over_limit: bool,
         wait: (WaitFor, Waited),
     ) -> Self {
@@ -97,7 +97,7 @@ where
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         stamp: Stamp,
     ) -> Self
     where
@@ -115,7 +115,12 @@ where
     S: Service<Request<ReplayBody<B>>>,
 {
     #[inline]
-    fn first(shared: Arc<Shared<S>>, ready: &mut S, request: Request<B>, stamp: Stamp) -> Self
+    fn first(
+        shared: Arc<Shared<S>>,
+        ready: &mut S,
+        request: Request<Original<B>>,
+        stamp: Stamp,
+    ) -> Self
     where
         B: Body + Unpin,
         B::Error: Into<BoxError>,

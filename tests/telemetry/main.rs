@@ -191,9 +191,7 @@ fn a_hand_back_is_told_with_its_reason() {
 
         let layer = Issuer::fresh(DAY, SECOND).builder().replay_limit(1).build();
         let rejecting = Api::judging(|_| StatusCode::UNAUTHORIZED);
-        let upload = Request::put(URL)
-            .body(Full::<Bytes>::from("s3cr3t"))
-            .unwrap();
+        let upload = Request::put(URL).body(Upload::new(2 << 20)).unwrap();
         send(&layer, &rejecting, upload).await.unwrap();
         sleep(2 * SECOND).await;
     });
