@@ -156,14 +156,15 @@ impl<C> FetchToken<C> {
     ///
     /// The context is the app id's length in bytes, a colon, the app id, and the endpoint as a text.
     ///
-    /// # Errors
+    /// With [`with_provider`](Self::with_provider) the secret is not known here, so the key is a random one,
+    /// and nothing is shared: give the store a [`SealingKey`](crate::store::SealingKey) of your own.
     ///
-    /// None. With [`with_provider`](Self::with_provider) the secret is not known here, so the key is a random
-    /// one that no other process has: give the store a [`SealingKey`](crate::store::SealingKey) of your own.
+    /// # Panics
+    ///
+    /// With `with_provider`, if the system has no random bytes.
     #[cfg(feature = "store")]
     #[must_use]
     pub fn sealing_key(&self) -> crate::store::SealingKey {
-        let random = || std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..));
         match &self.provider {
             Provider::Fixed(credentials) => {
                 let (id, endpoint) = (credentials.app_id(), &self.endpoint);
@@ -171,8 +172,8 @@ impl<C> FetchToken<C> {
                 crate::store::SealingKey::new(credentials.app_secret(), context)
             }
             Provider::Asked(_) => {
-                let secret: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
-                crate::store::SealingKey::new(secret, "unknown")
+                let secret = crate::store::random().expect("the system has random bytes");
+                crate::store::SealingKey::new(secret, "unshared")
             }
         }
     }

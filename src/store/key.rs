@@ -74,7 +74,7 @@ impl fmt::Debug for SealingKey {
 }
 
 /// A text that nobody else has made or will make; `None` if the system has no random bytes.
-pub(super) fn random() -> Option<String> {
+pub(crate) fn random() -> Option<String> {
     XNonce::try_generate().ok().map(|bytes| hex(&bytes))
 }
 

@@ -49,6 +49,7 @@ use tower::BoxError;
 #[cfg(feature = "file-store")]
 pub use file::FileStore;
 pub use key::SealingKey;
+pub(crate) use key::random;
 #[cfg(feature = "redis-store")]
 pub use redis::RedisStore;
 pub use shared::Shared;
