@@ -30,7 +30,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    replay::{Original, ReplayBody, record},
+    replay::{Replay, ReplayBody},
     token::Landing,
 };
 
@@ -76,12 +76,14 @@ where
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<Original<B>>,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         flight: Option<Landing>,
     ) -> Self {
         let waiting = Box::new(Waiting {
             acquire: Acquire::with_wait(shared, service, flight),
             request,
+            replay,
         });
         Self {
             state: State::Waiting {
@@ -91,18 +93,16 @@ where
     }
 
     /// Stamps the request, and sends it with the service that is ready.
+    #[inline]
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<Original<B>>,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         stamp: (HeaderValue, u64),
-    ) -> Self
-    where
-        B: Body + Unpin,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Self {
         Self {
-            state: State::first(shared, ready, request, stamp),
+            state: State::first(shared, ready, request, replay, stamp),
         }
     }
 }
@@ -115,17 +115,10 @@ where
     fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<Original<B>>,
+        mut request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         (value, generation): (HeaderValue, u64),
-    ) -> Self
-    where
-        B: Body + Unpin,
-        B::Error: Into<BoxError>,
-    {
-        // With nothing in between, the head is moved once.
-        let (parts, body) = request.into_parts();
-        let mut request = Request::from_parts(parts, ReplayBody::empty());
-        let replay = record(&mut request, body, shared.auth.replay_limit);
+    ) -> Self {
         shared.auth.placement.stamp(request.headers_mut(), value);
         Self::First {
             response: ready.call(request),
@@ -154,9 +147,13 @@ where
                 StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
                 StateProj::Waiting { waiting } => {
                     let stamp = ready!(running(waiting).acquire.poll(cx))?;
-                    let Waiting { acquire, request } = *take(waiting);
+                    let Waiting {
+                        acquire,
+                        request,
+                        replay,
+                    } = *take(waiting);
                     let mut service = acquire.service;
-                    State::first(acquire.shared, &mut service, request, stamp)
+                    State::first(acquire.shared, &mut service, request, replay, stamp)
                 }
                 StateProj::First { response, retry } => match response.poll(cx) {
                     Poll::Ready(Ok(response)) if is_rejection(&response) => {

@@ -13,7 +13,7 @@ use tower::{BoxError, Service};
 use super::{Auth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{Original, ReplayBody},
+    replay::{ReplayBody, record},
     telemetry,
 };
 
@@ -79,9 +79,12 @@ where
             return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
         }
         self.shared.keep(&self.inner);
-        let request = request.map(Original::new);
+        // With nothing in between, the head is moved once.
+        let (parts, body) = request.into_parts();
+        let mut request = Request::from_parts(parts, ReplayBody::empty());
+        let replay = record(&mut request, body, auth.replay_limit);
         // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if request.body().is_over(auth.replay_limit) {
+        let flight = if replay.is_known_to_be_none() {
             auth.cache.flight_after_rejection()
         } else {
             None
@@ -89,13 +92,13 @@ where
         if flight.is_none() {
             if let Some(stamp) = auth.cache.stamp() {
                 let shared = Arc::clone(&self.shared);
-                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+                return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
             }
         }
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();
         drop(mem::replace(&mut self.inner, service.clone()));
-        ResponseFuture::wait(Arc::clone(&self.shared), service, request, flight)
+        ResponseFuture::wait(Arc::clone(&self.shared), service, request, replay, flight)
     }
 }
 
