@@ -9,7 +9,7 @@ use tower::Service;
 use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried,
-    replay::{Original, Replay, ReplayBody},
+    replay::{Replay, ReplayBody},
     token::{Key, PATIENT, Probe, Refusal, Rejection, Stamp},
 };
 
@@ -44,7 +44,8 @@ pub(super) fn is_acceptance<R>(response: &Response<R>) -> bool {
 /// A request that waits for a token, and for an instance to send it with.
 pub(super) struct Waiting<S, B> {
     pub(super) acquire: Acquire<S>,
-    pub(super) request: Request<Original<B>>,
+    pub(super) request: Request<ReplayBody<B>>,
+    pub(super) replay: Replay<B>,
 }
 
 /// What it takes to send a request again.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     NotRetried,
-    replay::{Original, ReplayBody, head::key, record},
+    replay::{Replay, ReplayBody},
     token::{Stamp, WaitFor, Waited},
 };
 
@@ -78,13 +78,14 @@ where
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<Original<B>>,
-        over_limit: bool,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         wait: (WaitFor, Waited),
     ) -> Self {
         let waiting = Box::new(Waiting {
-            acquire: Acquire::first(shared, service, over_limit, wait),
+            acquire: Acquire::first(shared, service, replay.is_known_to_be_none(), wait),
             request,
+            replay,
         });
         Self {
             state: State::Waiting {
@@ -94,18 +95,16 @@ where
     }
 
     /// Stamps the request, and sends it with the service that is ready.
+    #[inline]
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<Original<B>>,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         stamp: Stamp,
-    ) -> Self
-    where
-        B: Body + Unpin,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Self {
         Self {
-            state: State::first(shared, ready, request, stamp),
+            state: State::first(shared, ready, request, replay, stamp),
         }
     }
 }
@@ -118,17 +117,10 @@ where
     fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<Original<B>>,
+        mut request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
         stamp: Stamp,
-    ) -> Self
-    where
-        B: Body + Unpin,
-        B::Error: Into<BoxError>,
-    {
-        // With nothing in between, the head is moved once.
-        let (parts, body) = request.into_parts();
-        let mut request = Request::from_parts(parts, ReplayBody::empty());
-        let replay = record(&mut request, body, shared.auth.replay_limit);
+    ) -> Self {
         (shared.auth.placement).stamp(request.headers_mut(), stamp.value);
         Self::First {
             response: ready.call(request),
@@ -165,12 +157,17 @@ where
                     }));
                 }
                 StateProj::Waiting { waiting } => {
-                    let Waiting { acquire, request } = &mut **running(waiting);
-                    let path = || key(request.method(), request.uri(), request.headers());
-                    let stamp = ready!(acquire.poll(cx, &path))?;
-                    let Waiting { acquire, request } = *take(waiting);
+                    let Waiting {
+                        acquire, replay, ..
+                    } = &mut **running(waiting);
+                    let stamp = ready!(acquire.poll(cx, &|| replay.key()))?;
+                    let Waiting {
+                        acquire,
+                        request,
+                        replay,
+                    } = *take(waiting);
                     let mut service = acquire.service;
-                    State::first(acquire.shared, &mut service, request, stamp)
+                    State::first(acquire.shared, &mut service, request, replay, stamp)
                 }
                 StateProj::First { response, retry } => match response.poll(cx) {
                     Poll::Ready(Ok(response)) if running(retry).is_rejection(&response) => {

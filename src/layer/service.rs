@@ -13,7 +13,7 @@ use tower::{BoxError, Service};
 use super::{Auth, SkipAuth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{Original, ReplayBody, head::key},
+    replay::{Replay, ReplayBody, record},
     token::{Asked, WaitFor, Waited},
 };
 
@@ -85,34 +85,41 @@ where
             return ResponseFuture::pass(self.inner.call(request), unlisted);
         }
         self.shared.keep(&self.inner);
-        let request = request.map(Original::new);
+        // With nothing in between, the head is moved once.
+        let (parts, body) = request.into_parts();
+        let mut request = Request::from_parts(parts, ReplayBody::empty());
+        let replay = record(&mut request, body, auth.replay_limit);
         // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
-        let over_limit = request.body().is_over(auth.replay_limit);
-        if !(over_limit && auth.cache.is_fetching_after_rejection()) {
+        if !(replay.is_known_to_be_none() && auth.cache.is_fetching_after_rejection()) {
             if let Some(stamp) = auth.cache.live() {
                 let shared = Arc::clone(&self.shared);
-                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+                return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
             }
         }
-        self.ask(request, over_limit)
+        self.ask(request, replay)
     }
 }
 
 impl<S> SymblAuth<S> {
     /// There is something to ask before the request goes.
     #[cold]
-    fn ask<B, R>(&mut self, request: Request<Original<B>>, over_limit: bool) -> ResponseFuture<S, B>
+    fn ask<B, R>(
+        &mut self,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
+    ) -> ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
         B: Body + Unpin,
         B::Error: Into<BoxError>,
     {
         let shared = Arc::clone(&self.shared);
-        let path = || key(request.method(), request.uri(), request.headers());
+        let path = || replay.key();
+        let over_limit = replay.is_known_to_be_none();
         let mut waited = Waited::default();
         let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
             Ok(Asked::Stamp(stamp)) => {
-                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+                return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
             }
             Ok(Asked::Wait(wait)) => wait,
             Err(error) => WaitFor::Failed(error),
@@ -120,7 +127,7 @@ impl<S> SymblAuth<S> {
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();
         drop(mem::replace(&mut self.inner, service.clone()));
-        ResponseFuture::wait(shared, service, request, over_limit, (wait, waited))
+        ResponseFuture::wait(shared, service, request, replay, (wait, waited))
     }
 }
 

@@ -19,7 +19,7 @@ use shuttle::{
 };
 use tower::BoxError;
 
-use super::{Original, Replay, ReplayBody, record};
+use super::{Replay, ReplayBody, record};
 
 const FRAMES: u8 = 3;
 
@@ -64,7 +64,7 @@ where
         }
     });
     let mut request = Request::new(ReplayBody::empty());
-    let replay = record(&mut request, Original::new(body(frames)), limit);
+    let replay = record(&mut request, body(frames), limit);
     (request.into_body(), replay)
 }
 
@@ -179,7 +179,7 @@ fn a_retry_that_is_dropped_midway_leaves_nothing_waiting_and_the_body_is_dropped
         block_on(async {
             let (dropped, drops) = futures::channel::oneshot::channel();
             let (feed, frames) = mpsc::unbounded();
-            let body = Original::new(Watched(Fed(frames), Some(dropped)));
+            let body = Watched(Fed(frames), Some(dropped));
             let mut request = Request::new(ReplayBody::empty());
             let replay = record(&mut request, body, 100);
             let mut first = request.into_body();

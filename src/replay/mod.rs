@@ -13,11 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
 use head::Head;
+use look::look;
 use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
-
-pub(crate) use original::Original;
 
 mod frame;
 pub(crate) mod head;
@@ -25,7 +24,7 @@ mod headers;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod kept;
-mod original;
+mod look;
 mod phase;
 mod recorder;
 mod recording;
@@ -78,7 +77,7 @@ enum Kept<B> {
     Empty(SizeHint),
     Memory(Bytes),
     Recording(Recording<B>),
-    /// It was known in advance to be over the limit: there will be no retry.
+    /// It is known in advance to be over the limit, or to fail: there will be no retry.
     Nothing,
 }
 
@@ -120,32 +119,51 @@ impl<B> From<Other<B>> for ReplayBody<B> {
 /// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
 /// to record the body, unless it is in memory.
 #[inline]
-pub(crate) fn record<B>(
-    request: &mut Request<ReplayBody<B>>,
-    body: Original<B>,
-    limit: usize,
-) -> Replay<B> {
-    let is_over = body.is_over(limit);
-    let (body, kept) = match body {
-        Original::Empty(hint) => (Kind::Other(Other::Empty(hint)), Kept::Empty(hint)),
-        Original::Memory(data) => (Kind::Memory(data.clone()), Kept::Memory(data)),
-        Original::Stream(source) if is_over || source.fails() => {
-            (Kind::Other(Other::passing(source)), Kept::Nothing)
+pub(crate) fn record<B>(request: &mut Request<ReplayBody<B>>, body: B, limit: usize) -> Replay<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let hint = body.size_hint();
+    if body.is_end_stream() {
+        request.body_mut().kind = Kind::Other(Other::Empty(hint));
+        return Replay::new(request, Kept::Empty(hint));
+    }
+    match look(body, hint) {
+        Ok(data) => {
+            request.body_mut().kind = Kind::Memory(data.clone());
+            Replay::new(request, Kept::Memory(data))
         }
-        Original::Stream(source) => {
+        Err(source) if hint.lower() > limit as u64 || source.fails() => {
+            *request.body_mut() = Other::passing(source).into();
+            Replay {
+                head: Head::for_key(request),
+                kept: Kept::Nothing,
+            }
+        }
+        Err(source) => {
             let (first, recording) = Recording::start(source, limit);
-            (Kind::Other(Other::First(first)), Kept::Recording(recording))
+            *request.body_mut() = Other::First(first).into();
+            Replay::new(request, Kept::Recording(recording))
         }
-    };
-    request.body_mut().kind = body;
-    let head = match kept {
-        Kept::Nothing => Head::for_key(request),
-        _ => Head::of(request),
-    };
-    Replay { head, kept }
+    }
 }
 
 impl<B> Replay<B> {
+    #[inline]
+    fn new(request: &Request<ReplayBody<B>>, kept: Kept<B>) -> Self {
+        Self {
+            head: Head::of(request),
+            kept,
+        }
+    }
+
+    /// Whether it is known in advance that the request cannot be sent again: its body is over the limit, or
+    /// has failed before it was sent.
+    pub(crate) fn is_known_to_be_none(&self) -> bool {
+        matches!(self.kept, Kept::Nothing)
+    }
+
     /// What the book of rejections knows the request by.
     pub(crate) fn key(&self) -> Arc<str> {
         self.head.key()

@@ -6,12 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, SizeHint};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
 use super::frame::{Polled, poll_known};
 
-pub(crate) struct Source<B> {
+pub(super) struct Source<B> {
     body: B,
     /// What the body said before it was polled.
     pub(super) original: SizeHint,
@@ -19,12 +20,20 @@ pub(crate) struct Source<B> {
     stage: Stage,
 }
 
-/// What was polled before anybody asked, in order: two frames are enough to see that a body is not in memory
+/// What was polled before anybody asked, in order: two polls are enough to see that a body is not in memory
 /// whole, and what is put back was taken from here, or there is nothing else.
 #[derive(Default)]
 pub(super) struct Ahead {
-    next: Option<Polled>,
-    last: Option<Polled>,
+    next: Option<Item>,
+    last: Option<Item>,
+}
+
+/// What a body was polled for, in little room: until it is known what a body is, it is moved with this.
+enum Item {
+    Data(Bytes),
+    Trailers(Box<HeaderMap>),
+    Error(BoxError),
+    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +53,10 @@ where
 {
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if let Some(polled) = self.ahead.pop() {
-            let ends = matches!(polled, None | Some(Err(_)));
+        if let Some(item) = self.ahead.pop() {
+            let ends = matches!(item, Item::End | Item::Error(_));
             self.stage = if ends { Stage::Ended } else { Stage::Begun };
-            return Poll::Ready(polled);
+            return Poll::Ready(item.into());
         }
         match self.stage {
             Stage::Fresh | Stage::Begun => {}
@@ -70,7 +79,7 @@ where
             return self.original;
         }
         let Ahead { next, last } = &self.ahead;
-        let ahead: u64 = [next, last].into_iter().flatten().map(length).sum();
+        let ahead: u64 = [next, last].into_iter().flatten().map(Item::len).sum();
         shifted(&self.body.size_hint(), |rest| rest.saturating_add(ahead))
     }
 
@@ -95,7 +104,7 @@ impl<B> Source<B> {
     /// Undoes a poll.
     #[cold]
     pub(super) fn put_back(&mut self, polled: Polled) {
-        self.ahead.last = self.ahead.next.replace(polled);
+        self.ahead.last = self.ahead.next.replace(polled.into());
     }
 
     /// Whether it has panicked, or is known to fail.
@@ -110,26 +119,53 @@ impl Ahead {
             None => &mut self.next,
             Some(_) => &mut self.last,
         };
-        *place = Some(polled);
+        *place = Some(polled.into());
     }
 
     #[inline]
-    fn pop(&mut self) -> Option<Polled> {
-        let polled = self.next.take()?;
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.next.take()?;
         self.next = self.last.take();
-        Some(polled)
+        Some(item)
     }
 
     fn fails(&self) -> bool {
-        let fails = |polled: &Option<Polled>| matches!(polled, Some(Some(Err(_))));
+        let fails = |item: &Option<Item>| matches!(item, Some(Item::Error(_)));
         fails(&self.next) || fails(&self.last)
     }
 }
 
-fn length(polled: &Polled) -> u64 {
-    match polled {
-        Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
-        _ => 0,
+impl Item {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Data(data) => data.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+impl From<Polled> for Item {
+    fn from(polled: Polled) -> Self {
+        let frame = match polled {
+            None => return Self::End,
+            Some(Err(error)) => return Self::Error(error),
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => Self::Data(data),
+            Err(frame) => Self::Trailers(Box::new(frame.into_trailers().unwrap_or_default())),
+        }
+    }
+}
+
+impl From<Item> for Polled {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Data(data) => Some(Ok(Frame::data(data))),
+            Item::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
+            Item::Error(error) => Some(Err(error)),
+            Item::End => None,
+        }
     }
 }
 
