@@ -32,8 +32,13 @@ pub enum NotRetried {
     CoolingDown,
     /// The token endpoint handed out the same token again, and so vouches for it.
     SameToken,
-    /// The request was sent again, with a newer token, and rejected as well.
+    /// The request was sent again, and rejected as well.
     SecondRejection,
+    /// There is only a new token that the API has not accepted from anybody yet. It may still have to
+    /// become known there, so it is not thrown away for another.
+    Unproven,
+    /// The request went without a token, since its origin is not among the layer's.
+    Unstamped,
     /// No new token could be had.
     Token(TokenError),
 }
@@ -52,7 +57,11 @@ impl fmt::Display for NotRetried {
             Self::Body => f.write_str("the body could not be sent again"),
             Self::CoolingDown => f.write_str("no new token was asked for: too many did not help"),
             Self::SameToken => f.write_str("the token endpoint handed out the same token again"),
-            Self::SecondRejection => f.write_str("a newer token was rejected as well"),
+            Self::SecondRejection => f.write_str("another token was rejected as well"),
+            Self::Unproven => f.write_str("the API has not accepted the new token yet"),
+            Self::Unstamped => f.write_str(
+                "the request went without a token: list its origin with `Builder::origins`",
+            ),
             Self::Token(error) => write!(f, "no new token: {error}"),
         }
     }

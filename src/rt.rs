@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use spawner::Runtime;
 
-#[cfg(not(test))]
+#[cfg(not(shuttle))]
 mod spawner {
     use super::{Future, Handle};
 
@@ -35,7 +35,7 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::
 }
 
 /// Tasks of the scheduler that explores interleavings; see `sync`.
-#[cfg(test)]
+#[cfg(shuttle)]
 mod spawner {
     use super::Future;
 

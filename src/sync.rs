@@ -1,26 +1,26 @@
-//! The synchronisation that the token cache and the replay body are built on, in one place: in the
-//! crate's own unit tests it is shuttle's, whose scheduler explores their interleavings.
+//! The synchronisation that the token cache and the replay body are built on, in one place. With
+//! `RUSTFLAGS="--cfg shuttle"` it is shuttle's, whose scheduler explores interleavings in the crate's unit tests.
 
-#[cfg(not(test))]
+#[cfg(not(shuttle))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-#[cfg(not(test))]
+#[cfg(not(shuttle))]
 pub(crate) use arc_swap::ArcSwapOption;
 
-#[cfg(test)]
+#[cfg(shuttle)]
 pub(crate) use shuttle::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-#[cfg(test)]
+#[cfg(shuttle)]
 pub(crate) use model::ArcSwapOption;
 
 /// What of `arc_swap` is used here, by primitives that the scheduler knows.
-#[cfg(test)]
+#[cfg(shuttle)]
 mod model {
     use std::sync::{Arc, PoisonError};
 

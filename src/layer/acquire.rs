@@ -1,4 +1,4 @@
-//! An instance of the inner service that is ready, and a live token to send with: both, at once.
+//! An instance of the inner service that is ready, and a token to send with: both, at once.
 //!
 //! A reservation is never held while waiting for a token, for a permit or a buffer slot kept that long
 //! starves others; and getting ready may outlast the token. So it is token first, then ready; and should
@@ -10,80 +10,104 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use http::HeaderValue;
 use tower::{BoxError, Service};
 
 use super::shared::Shared;
-use crate::token::{Landed, Landing, Live, cache::TokenCache};
-
-/// After so many waits the token is sent even if it has expired: a rejection is mended, but waiting
-/// for an inner service slower than the token's whole life would never end.
-const WAITS: usize = 3;
+use crate::token::{Asked, Ended, Key, Stamp, WaitFor, Waited, wait_for};
 
 pub(super) struct Acquire<S> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) service: S,
-    token: Option<BoxFuture<'static, Landed>>,
-    waits: usize,
-    /// The token that was waited for last.
-    last: Option<Arc<Live>>,
+    wanted: Wanted,
+    wait: Option<BoxFuture<'static, Ended>>,
+    waited: Waited,
+}
+
+/// Which token is wanted.
+enum Wanted {
+    /// Whichever is served, for a first attempt.
+    Served { over_limit: bool },
+    /// That of a generation, for a retry of a request that was refused with another.
+    Chosen { generation: u64, refused: u64 },
 }
 
 impl<S> Acquire<S> {
-    /// For the first attempt: waits for a token, and before that for a flight, if one is given.
-    pub(super) fn with_wait(shared: Arc<Shared<S>>, service: S, flight: Option<Landing>) -> Self {
-        let token = wait_for_token(shared.auth.cache.clone(), flight).boxed();
-        Self {
-            token: Some(token),
-            ..Self::new(shared, service)
-        }
-    }
-
-    /// For the retry: there is a token.
-    pub(super) fn new(shared: Arc<Shared<S>>, service: S) -> Self {
+    /// For the first attempt, which has to wait.
+    pub(super) fn first(
+        shared: Arc<Shared<S>>,
+        service: S,
+        over_limit: bool,
+        (wait, waited): (WaitFor, Waited),
+    ) -> Self {
         Self {
             shared,
             service,
-            token: None,
-            waits: 0,
-            last: None,
+            wanted: Wanted::Served { over_limit },
+            wait: Some(wait_for(wait, None).boxed()),
+            waited,
         }
     }
 
-    /// Resolves with `service` ready, and the newest token's header value and generation.
+    pub(super) fn retry(shared: Arc<Shared<S>>, service: S, generation: u64, refused: u64) -> Self {
+        Self {
+            shared,
+            service,
+            wanted: Wanted::Chosen {
+                generation,
+                refused,
+            },
+            wait: None,
+            waited: Waited::default(),
+        }
+    }
+
+    /// Resolves with `service` ready, and what to send with.
     pub(super) fn poll<Request>(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(HeaderValue, u64), BoxError>>
+        path: &dyn Fn() -> Key,
+    ) -> Poll<Result<Stamp, BoxError>>
     where
         S: Service<Request> + Clone,
         S::Error: Into<BoxError>,
     {
-        let cache = &self.shared.auth.cache;
         loop {
-            if let Some(token) = &mut self.token {
-                self.last = Some(ready!(token.poll_unpin(cx))?);
-                self.token = None;
-                self.waits += 1;
+            while let Some(wait) = &mut self.wait {
+                self.waited.ended(ready!(wait.poll_unpin(cx)));
+                self.wait = None;
+                // Nothing is made ready for a request that fails, or has to wait again.
+                self.ask(None)?;
             }
             ready!(self.service.poll_ready(cx)).map_err(Into::into)?;
-            if let Some(stamp) = cache.stamp() {
+            if let Some(stamp) = self.ask(Some(path))? {
                 return Poll::Ready(Ok(stamp));
-            }
-            if let Some(live) = self.last.take().filter(|_| self.waits >= WAITS) {
-                return Poll::Ready(Ok((live.value.clone(), live.generation)));
             }
             // The ready instance goes, and its permit or slot with it; a clone has none.
             self.service = self.service.clone();
-            self.token = Some(wait_for_token(cache.clone(), None).boxed());
         }
     }
-}
 
-async fn wait_for_token(cache: TokenCache, flight: Option<Landing>) -> Landed {
-    if let Some(flight) = flight {
-        // However it ends.
-        flight.wait().await;
+    /// What to send with; or else there is something to wait for.
+    fn ask(&mut self, path: Option<&dyn Fn() -> Key>) -> Result<Option<Stamp>, BoxError> {
+        let cache = &self.shared.auth.cache;
+        let over_limit = match self.wanted {
+            Wanted::Served { over_limit } => over_limit,
+            Wanted::Chosen {
+                generation,
+                refused,
+            } => {
+                if let Some(stamp) = cache.pick(generation, refused) {
+                    return Ok(Some(stamp));
+                }
+                false
+            }
+        };
+        match cache.ask(path, over_limit, &mut self.waited)? {
+            Asked::Stamp(stamp) => Ok(Some(stamp)),
+            Asked::Wait(wait) => {
+                self.wait = Some(wait_for(wait, None).boxed());
+                Ok(None)
+            }
+        }
     }
-    cache.get().await
 }

@@ -1,39 +1,50 @@
 //! The steps of a request after its first attempt: acceptance or rejection, and the second attempt.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use tower::Service;
 
-use super::{Auth, acquire::Acquire, shared::Shared};
+use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried,
-    replay::{Replay, ReplayBody},
-    telemetry,
-    token::{Claim, Key},
+    replay::{Original, Replay, ReplayBody},
+    token::{Key, PATIENT, Probe, Refusal, Rejection, Stamp},
 };
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
-/// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16).
-#[inline]
-pub(super) fn is_rejection<R>(response: &Response<R>) -> bool {
-    match response.status() {
-        StatusCode::UNAUTHORIZED => true,
-        StatusCode::OK => {
-            let status = response.headers().get(&GRPC_STATUS);
-            status.is_some_and(|status| status == "16")
-        }
-        _ => false,
+impl Auth {
+    /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
+    /// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16); or what the user
+    /// takes for one.
+    #[inline]
+    pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
+        let says_so = match response.status() {
+            StatusCode::UNAUTHORIZED => true,
+            StatusCode::OK => {
+                let status = response.headers().get(&GRPC_STATUS);
+                status.is_some_and(|status| status == "16")
+            }
+            _ => false,
+        };
+        let is_taken_for = |is: &RejectedWhen| is(response.status(), response.headers());
+        says_so || self.rejected_when.as_ref().is_some_and(is_taken_for)
     }
+}
+
+/// Whether a response that is no rejection says that the API has looked at the token: not if it failed
+/// itself, or is asked too much.
+pub(super) fn is_acceptance<R>(response: &Response<R>) -> bool {
+    let status = response.status();
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
 /// A request that waits for a token, and for an instance to send it with.
 pub(super) struct Waiting<S, B> {
     pub(super) acquire: Acquire<S>,
-    pub(super) request: Request<B>,
+    pub(super) request: Request<Original<B>>,
 }
 
 /// What it takes to send a request again.
@@ -41,14 +52,15 @@ pub(super) struct Retry<S, B> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) replay: Replay<B>,
     pub(super) generation: u64,
+    pub(super) probe: Option<Box<Probe>>,
 }
 
-/// A 401, held unread until there is a newer token or none to be had.
+/// A 401, held unread until there is a token to send the request again with, or none to be had.
 pub(super) struct Rejected<S, B, Response> {
-    pub(super) newer: BoxFuture<'static, Result<Option<Claim>, NotRetried>>,
+    pub(super) decided: BoxFuture<'static, Result<(Rejection, u64), NotRetried>>,
     response: Response,
     retry: Retry<S, B>,
-    key: Key,
+    path: Key,
 }
 
 type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>>;
@@ -56,65 +68,93 @@ type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>
 /// A request on its way to its second attempt.
 pub(super) struct Resending<S, B> {
     pub(super) acquire: Acquire<S>,
+    pub(super) path: Key,
     request: Request<ReplayBody<B>>,
-    key: Key,
-    claim: Option<Claim>,
+    rejection: Rejection,
 }
 
-/// What the second attempt's answer tells of the new token.
-pub(super) struct Verdict {
+/// A request on its second attempt.
+pub(super) struct Resent {
     auth: Arc<Auth>,
-    key: Key,
+    rejection: Rejection,
     generation: u64,
-    claim: Option<Claim>,
+}
+
+/// The body of a 401 that is longer takes up room which other requests on its connection need.
+const LONG: u64 = 16 * 1024;
+
+/// For how long a 401 may be held.
+fn patience<R>(response: &Response<R>) -> Duration {
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > LONG) {
+        Duration::from_secs(1)
+    } else {
+        PATIENT
+    }
 }
 
 impl<S, B> Retry<S, B> {
-    /// The first attempt was accepted.
     #[inline]
-    pub(super) fn accepted(&self) {
+    pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
+        self.shared.auth.is_rejection(response)
+    }
+
+    /// The first attempt was answered, and not rejected.
+    #[inline]
+    pub(super) fn answered<R>(&self, response: &Response<R>) {
         let cache = &self.shared.auth.cache;
-        if cache.awaits_answers() {
-            cache.answered(self.generation, &self.replay.key(), true);
+        if (cache.listens() || self.probe.is_some()) && is_acceptance(response) {
+            cache.accepted(self.generation, || Some(self.replay.key()));
         }
     }
 
-    /// The first attempt was rejected. The answer is to be handed on, unless a newer token may heal it.
+    /// The first attempt was rejected. The answer is to be handed on, unless another token may heal it.
     #[cold]
     pub(super) fn rejected<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
         let cache = &self.shared.auth.cache;
-        let key = self.replay.key();
-        if !self.replay.hold() {
-            cache.rejected_for_good(self.generation, &key);
+        let path = self.replay.key();
+        let can_be_sent_again = self.replay.hold();
+        let refusal = Refusal {
+            generation: self.generation,
+            path: Arc::clone(&path),
+            probe: self.probe.as_ref().map(|probe| probe.id()),
+            retry: can_be_sent_again,
+        };
+        if !can_be_sent_again {
+            cache.rejected_for_good(&refusal);
             return Ok(NotRetried::Body.mark(response));
         }
-        let newer = cache.clone().newer_than(self.generation, Arc::clone(&key));
+        let (rejection, decided) = cache.rejected(refusal);
+        let limit = patience(&response);
         Err(Box::new(Rejected {
-            newer: newer.boxed(),
+            decided: rejection.decide(decided, limit).boxed(),
             response,
             retry: self,
-            key,
+            path,
         }))
     }
 }
 
 impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
-    /// There is a newer token, or none: then the body goes on and the 401 is handed back.
+    /// There is a token to try, or none: then the body goes on and the 401 is handed back.
     pub(super) fn resolve(
         self,
-        newer: Result<Option<Claim>, NotRetried>,
+        decided: Result<(Rejection, u64), NotRetried>,
     ) -> Result<Box<Resending<S, B>>, Response<R>> {
-        let claim = match newer {
-            Ok(claim) => claim,
+        let (rejection, generation) = match decided {
+            Ok(decided) => decided,
             Err(why) => return Err(why.mark(self.response)),
         };
         drop(self.response);
         let retry = self.retry;
+        let instance = retry.shared.instance();
+        let refused = rejection.generation();
         Ok(Box::new(Resending {
-            acquire: Acquire::new(Arc::clone(&retry.shared), retry.shared.instance()),
+            acquire: Acquire::retry(Arc::clone(&retry.shared), instance, generation, refused),
+            path: self.path,
             request: retry.replay.take_over(),
-            key: self.key,
-            claim,
+            rejection,
         }))
     }
 }
@@ -123,38 +163,36 @@ impl<S, B> Resending<S, B>
 where
     S: Service<Request<ReplayBody<B>>>,
 {
-    pub(super) fn send(self, (value, generation): (HeaderValue, u64)) -> (S::Future, Verdict) {
+    pub(super) fn send(self, stamp: Stamp) -> (S::Future, Resent) {
         let Acquire {
             shared,
             mut service,
             ..
         } = self.acquire;
         let mut request = self.request;
-        shared.auth.placement.stamp(request.headers_mut(), value);
+        shared
+            .auth
+            .placement
+            .stamp(request.headers_mut(), stamp.value);
         let response = service.call(request);
-        let verdict = Verdict {
+        let resent = Resent {
             auth: Arc::clone(&shared.auth),
-            key: self.key,
-            generation,
-            claim: self.claim,
+            rejection: self.rejection,
+            generation: stamp.generation,
         };
-        (response, verdict)
+        (response, resent)
     }
 }
 
-impl Verdict {
+impl Resent {
     pub(super) fn on<R>(self, response: Response<R>) -> Response<R> {
-        let accepted = !is_rejection(&response);
-        telemetry::retried(&self.key, self.generation, accepted);
-        match self.claim {
-            Some(claim) if accepted => claim.accepted(),
-            Some(claim) => claim.rejected(self.generation),
-            None => (self.auth.cache).retried(self.generation, &self.key, accepted),
+        if self.auth.is_rejection(&response) {
+            self.rejection.rejected(self.generation);
+            return NotRetried::SecondRejection.mark(response);
         }
-        if accepted {
-            return response;
+        if is_acceptance(&response) {
+            self.rejection.accepted(self.generation);
         }
-        telemetry::handed_back(&self.key, &NotRetried::SecondRejection);
-        NotRetried::SecondRejection.mark(response)
+        response
     }
 }

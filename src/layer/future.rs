@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   no token ─► Waiting ─ token, ready ─┐
-//!   token ──────────────────────────────┴► First ─ 401 ─► Rejected ─ newer token ─► Resending ─ ready ─► Second
+//!   token ──────────────────────────────┴► First ─ 401 ─► Rejected ─ other token ─► Resending ─ ready ─► Second
 //!   other origin ─► Passing                  │                │                                           │
 //!                      └──────────────────► response   401 handed back                                response
 //! ```
@@ -19,19 +19,21 @@ use std::{
 };
 
 use futures::FutureExt;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::{
+    Auth,
     acquire::Acquire,
-    attempt::{Rejected, Resending, Retry, Verdict, Waiting, is_rejection},
+    attempt::{Rejected, Resending, Resent, Retry, Waiting},
     shared::Shared,
 };
 use crate::{
-    replay::{ReplayBody, record},
-    token::Landing,
+    NotRetried,
+    replay::{Original, ReplayBody, head::key, record},
+    token::{Stamp, WaitFor, Waited},
 };
 
 pin_project! {
@@ -53,13 +55,13 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, F, R, B> {
-        /// Not ours to stamp.
-        Passing { #[pin] response: F },
+        /// Goes without a token. If its origin is not listed, a rejection says so.
+        Passing { #[pin] response: F, unlisted: Option<Arc<Auth>> },
         Waiting { waiting: Option<Box<Waiting<S, B>>> },
         First { #[pin] response: F, retry: Option<Retry<S, B>> },
         Rejected { rejected: Option<Box<Rejected<S, B, R>>> },
         Resending { resending: Option<Box<Resending<S, B>>> },
-        Second { #[pin] response: F, verdict: Option<Verdict> },
+        Second { #[pin] response: F, resent: Option<Resent> },
     }
 }
 
@@ -67,20 +69,21 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>>,
 {
-    pub(super) fn pass(response: S::Future) -> Self {
+    pub(super) fn pass(response: S::Future, unlisted: Option<Arc<Auth>>) -> Self {
         Self {
-            state: State::Passing { response },
+            state: State::Passing { response, unlisted },
         }
     }
 
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<B>,
-        flight: Option<Landing>,
+        request: Request<Original<B>>,
+        over_limit: bool,
+        wait: (WaitFor, Waited),
     ) -> Self {
         let waiting = Box::new(Waiting {
-            acquire: Acquire::with_wait(shared, service, flight),
+            acquire: Acquire::first(shared, service, over_limit, wait),
             request,
         });
         Self {
@@ -94,8 +97,8 @@ where
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
-        stamp: (HeaderValue, u64),
+        request: Request<Original<B>>,
+        stamp: Stamp,
     ) -> Self
     where
         B: Body + Unpin,
@@ -115,8 +118,8 @@ where
     fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
-        (value, generation): (HeaderValue, u64),
+        request: Request<Original<B>>,
+        stamp: Stamp,
     ) -> Self
     where
         B: Body + Unpin,
@@ -126,13 +129,14 @@ where
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, ReplayBody::empty());
         let replay = record(&mut request, body, shared.auth.replay_limit);
-        shared.auth.placement.stamp(request.headers_mut(), value);
+        (shared.auth.placement).stamp(request.headers_mut(), stamp.value);
         Self::First {
             response: ready.call(request),
             retry: Some(Retry {
                 shared,
                 replay,
-                generation,
+                generation: stamp.generation,
+                probe: stamp.probe,
             }),
         }
     }
@@ -151,15 +155,25 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
+                StateProj::Passing { response, unlisted } => {
+                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    return Poll::Ready(Ok(match unlisted {
+                        Some(auth) if auth.is_rejection(&response) => {
+                            NotRetried::Unstamped.mark(response)
+                        }
+                        _ => response,
+                    }));
+                }
                 StateProj::Waiting { waiting } => {
-                    let stamp = ready!(running(waiting).acquire.poll(cx))?;
+                    let Waiting { acquire, request } = &mut **running(waiting);
+                    let path = || key(request.method(), request.uri(), request.headers());
+                    let stamp = ready!(acquire.poll(cx, &path))?;
                     let Waiting { acquire, request } = *take(waiting);
                     let mut service = acquire.service;
                     State::first(acquire.shared, &mut service, request, stamp)
                 }
                 StateProj::First { response, retry } => match response.poll(cx) {
-                    Poll::Ready(Ok(response)) if is_rejection(&response) => {
+                    Poll::Ready(Ok(response)) if running(retry).is_rejection(&response) => {
                         match take(retry).rejected(response) {
                             Ok(response) => return Poll::Ready(Ok(response)),
                             Err(rejected) => State::Rejected {
@@ -169,8 +183,8 @@ where
                     }
                     Poll::Pending => return Poll::Pending,
                     done => {
-                        if matches!(done, Poll::Ready(Ok(_))) {
-                            running(retry).accepted();
+                        if let Poll::Ready(Ok(response)) = &done {
+                            running(retry).answered(response);
                         }
                         // Nothing is kept any longer, and the body goes on.
                         *retry = None;
@@ -178,8 +192,8 @@ where
                     }
                 },
                 StateProj::Rejected { rejected } => {
-                    let newer = ready!(running(rejected).newer.poll_unpin(cx));
-                    match take(rejected).resolve(newer) {
+                    let decided = ready!(running(rejected).decided.poll_unpin(cx));
+                    match take(rejected).resolve(decided) {
                         Ok(resending) => State::Resending {
                             resending: Some(resending),
                         },
@@ -187,17 +201,18 @@ where
                     }
                 }
                 StateProj::Resending { resending } => {
-                    let stamp = ready!(running(resending).acquire.poll(cx))?;
-                    let (response, verdict) = take(resending).send(stamp);
+                    let Resending { acquire, path, .. } = &mut **running(resending);
+                    let stamp = ready!(acquire.poll(cx, &|| Arc::clone(path)))?;
+                    let (response, resent) = take(resending).send(stamp);
                     State::Second {
                         response,
-                        verdict: Some(verdict),
+                        resent: Some(resent),
                     }
                 }
-                StateProj::Second { response, verdict } => {
+                StateProj::Second { response, resent } => {
                     let response = ready!(response.poll(cx));
-                    let verdict = take(verdict);
-                    return Poll::Ready(Ok(verdict.on(response.map_err(Into::into)?)));
+                    let resent = take(resent);
+                    return Poll::Ready(Ok(resent.on(response.map_err(Into::into)?)));
                 }
             };
             state.set(next);

@@ -10,11 +10,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, future::ResponseFuture, shared::Shared};
+use super::{Auth, SkipAuth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{self, ReplayBody},
-    telemetry,
+    replay::{Original, ReplayBody, head::key},
+    token::{Asked, WaitFor, Waited},
 };
 
 /// Stamps each request with the shared token, and sends it once more if the token is rejected.
@@ -74,27 +74,53 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let auth = &self.shared.auth;
+        if request.extensions().get::<SkipAuth>().is_some() {
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), None);
+        }
         if !allows(&auth.origins, request.uri(), request.headers()) {
-            telemetry::unstamped(request.uri());
-            return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
+            auth.unlisted.tell(request.uri());
+            let unlisted = Some(Arc::clone(auth));
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), unlisted);
         }
         self.shared.keep(&self.inner);
-        // Who cannot send again what is rejected waits for a refresh that a rejection has begun.
-        let flight = if replay::is_over(&request.body().size_hint(), auth.replay_limit) {
-            auth.cache.flight_after_rejection()
-        } else {
-            None
-        };
-        if flight.is_none()
-            && let Some(stamp) = auth.cache.stamp()
-        {
-            let shared = Arc::clone(&self.shared);
-            return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+        let request = request.map(Original::new);
+        // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
+        let over_limit = request.body().is_over(auth.replay_limit);
+        if !(over_limit && auth.cache.is_fetching_after_rejection()) {
+            if let Some(stamp) = auth.cache.live() {
+                let shared = Arc::clone(&self.shared);
+                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+            }
         }
+        self.ask(request, over_limit)
+    }
+}
+
+impl<S> SymblAuth<S> {
+    /// There is something to ask before the request goes.
+    #[cold]
+    fn ask<B, R>(&mut self, request: Request<Original<B>>, over_limit: bool) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let shared = Arc::clone(&self.shared);
+        let path = || key(request.method(), request.uri(), request.headers());
+        let mut waited = Waited::default();
+        let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
+            Ok(Asked::Stamp(stamp)) => {
+                return ResponseFuture::first(shared, &mut self.inner, request, stamp);
+            }
+            Ok(Asked::Wait(wait)) => wait,
+            Err(error) => WaitFor::Failed(error),
+        };
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();
         drop(mem::replace(&mut self.inner, service.clone()));
-        ResponseFuture::wait(Arc::clone(&self.shared), service, request, flight)
+        ResponseFuture::wait(shared, service, request, over_limit, (wait, waited))
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) fn not_retried(why: &NotRetried) -> &'static str {
         NotRetried::CoolingDown => "cooling_down",
         NotRetried::SameToken => "same_token",
         NotRetried::SecondRejection => "second_rejection",
+        NotRetried::Unproven => "unproven",
+        NotRetried::Unstamped => "unstamped",
         NotRetried::Token(_) => "token_error",
     }
 }

@@ -63,8 +63,21 @@ pub(super) fn handed_back(key: &str, why: &NotRetried) {
     debug!(target: TARGET, method, path, reason = %why, "rejection handed back");
 }
 
-pub(super) fn unstamped(uri: &Uri) {
-    debug!(target: TARGET, origin = origin(uri), "request left unstamped");
+pub(super) fn limited() {
+    warn!(
+        target: TARGET,
+        "too many fetches after rejections: another process may revoke the tokens, or a node of the \
+         API may know none of them"
+    );
+}
+
+pub(super) fn unstamped(uri: &Uri, is_new: bool) {
+    let origin = origin(uri);
+    if is_new {
+        warn!(target: TARGET, origin, "request sent without a token");
+    } else {
+        debug!(target: TARGET, origin, "request sent without a token");
+    }
 }
 
 #[cfg(feature = "store")]

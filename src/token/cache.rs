@@ -1,15 +1,17 @@
-//! The token cache: one live token for all clones of a layer, and at most one flight to get another.
+//! The token cache: the shell around the token machine, one for all clones of a layer.
 //!
 //! ```text
-//!   no token ──► flight ──► live ──(refresh time)──► live + flight ──► live, newer
-//!      ▲           │          │                            │
-//!      │ cool-down │ failed   │ expired by either clock    └ failed: live, backoff
-//!      └───────────┴──────────┘
+//!   request ──► live (one atomic pointer) ── nothing is due ──► add it
+//!                  ▲           └── something is ──┐
+//!                  │ publish                      ▼
+//!               ┌──┴─────────── step, under the lock ───────────┐
+//!    event ────►│ the machine decides ─► the shell follows:     │──► unlocked: spawn, tell, wake, drop
+//!               │ fetch in flight, flags, held requests, live   │
+//!               └───────────────────────────────────────────────┘
 //! ```
 //!
-//! The live token is one atomic pointer to something immutable, which is all that a request reads.
-//! Everything else is under one lock, taken only when there is something to decide; nobody is woken
-//! and nothing is spawned under it.
+//! Nothing is decided here. The clock is read before locking, for it may be the user's code; and whatever
+//! wakes others, or drops what may be the user's, comes after unlocking.
 
 use std::{
     fmt,
@@ -17,26 +19,35 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
+use futures::{FutureExt, Stream, future::Shared as SharedFuture, stream};
 use http::HeaderValue;
-use tokio::time::Instant;
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use super::{
-    AccessToken, FetchReason, TokenRequest,
-    book::Key,
+    AccessToken,
     clock::{Clock, Moment},
-    flight::{Flight, Landed, Landing},
+    fetching::{Handle, InFlight, Launch},
     live::Live,
-    service::Fetch,
-    state::{Launch, State},
+    machine::{Brought, Ended, Listen, Machine, Wait},
+    service::{Fetch, Fetched},
+    waiting::Stamp,
 };
 use crate::{
     TokenError,
-    sync::{ArcSwapOption, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering},
+    sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
     telemetry,
 };
 
-/// How often a wait is begun anew because its flight was lost.
-pub(crate) const RESTARTS: usize = 3;
+/// Reading the wall clock costs as much as all the rest of a look at the token. Where interleavings are
+/// explored, each request does.
+const WALL_EVERY: Duration = Duration::from_millis(if cfg!(shuttle) { 0 } else { 100 });
+/// How often one accepted answer is told, if that is enough.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
 /// What the cache is made of; see [`Builder`](crate::Builder).
 pub(crate) struct Config {
     pub(crate) fetch: Fetch,
@@ -45,244 +56,374 @@ pub(crate) struct Config {
     pub(crate) clock: Clock,
 }
 
-/// A handle on the one token; clones share it.
+/// A handle on the tokens; clones share them.
 #[derive(Clone)]
 pub(crate) struct TokenCache {
     pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
+    /// The served token, while it is live.
     live: ArcSwapOption<Live>,
-    /// Trials in the book that wait for their key's next answer.
-    pub(super) unjudged: AtomicUsize,
-    /// Whether there is a flight that a rejection started or joined.
-    pub(super) after_rejection: AtomicBool,
+    /// Whether accepted answers are told: 0, no; 1, each; else one, from that many milliseconds after
+    /// `start` on.
+    listen: AtomicU64,
+    /// Whether a fetch is under way that a rejection started or joined.
+    after_rejection: AtomicBool,
     state: Mutex<State>,
+    start: Instant,
+    served: watch::Sender<Served>,
     pub(super) config: Config,
-    pub(super) me: Weak<Self>,
+    me: Weak<Self>,
 }
 
-/// What there is for someone without a token.
-enum Boarding {
-    Live(Arc<Live>),
-    Flight(Landing),
-    CoolingDown(TokenError),
+/// The served token for those who watch, and the how manieth change it came with.
+#[derive(Debug, Default)]
+struct Served {
+    change: u64,
+    token: Option<AccessToken>,
+}
+
+/// All that is under the lock.
+pub(super) struct State {
+    pub(super) machine: Machine,
+    /// The machine's fetch.
+    in_flight: Option<InFlight>,
+    /// Those who are held for the newest token.
+    held: Option<HeldFor>,
+    next_sample: Instant,
+    /// The generation that is served, and how often that has changed.
+    served: Option<u64>,
+    changes: u64,
+}
+
+struct HeldFor {
+    generation: u64,
+    handle: HeldHandle,
+    /// Dropped, it tells them to ask again.
+    _tell: oneshot::Sender<()>,
+}
+
+type HeldHandle = SharedFuture<oneshot::Receiver<()>>;
+
+/// What to wait for, taken under the lock of the decision to wait.
+#[derive(Debug)]
+pub(crate) enum WaitFor {
+    Fetch {
+        handle: Handle,
+        own: bool,
+        limit: Duration,
+    },
+    Held {
+        handle: HeldHandle,
+        until: Instant,
+    },
+    Failed(TokenError),
+    Nothing,
 }
 
 impl TokenCache {
     pub(crate) fn new(config: Config) -> Self {
+        let start = Instant::now();
+        let state = State {
+            machine: Machine::new(config.margin, Rng::new()),
+            in_flight: None,
+            held: None,
+            next_sample: start,
+            served: None,
+            changes: 0,
+        };
         let shared = Arc::new_cyclic(|me| Shared {
             live: ArcSwapOption::empty(),
-            unjudged: AtomicUsize::new(0),
+            listen: AtomicU64::new(0),
             after_rejection: AtomicBool::new(false),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(state),
+            start,
+            served: watch::Sender::default(),
             config,
             me: me.clone(),
         });
         Self { shared }
     }
 
-    /// The live token's header value and generation.
+    /// The served token's header value and generation, unless there is something to ask. This is the hot
+    /// path: one atomic load and a look at the monotonic clock.
     #[inline]
-    pub(crate) fn stamp(&self) -> Option<(HeaderValue, u64)> {
-        self.with_live(|live| (live.value.clone(), live.generation))
-    }
-
-    /// What of the live token is asked for. This is the hot path: one atomic load and a look at the
-    /// monotonic clock, unless something is due.
-    #[inline]
-    fn with_live<T>(&self, take: impl Fn(&Arc<Live>) -> T) -> Option<T> {
+    pub(crate) fn live(&self) -> Option<Stamp> {
         let live = self.shared.live.load();
         let live = live.as_ref()?;
-        let now = Instant::now();
-        if now < live.look {
-            Some(take(live))
-        } else {
-            self.shared.attend(now).as_ref().map(take)
-        }
+        (Instant::now() < live.ask).then(|| Stamp::new(live, None))
     }
 
-    /// The live token, or the one that a flight brings.
-    pub(crate) async fn get(&self) -> Landed {
-        if let Some(live) = self.with_live(Arc::clone) {
-            return Ok(live);
-        }
-        for _ in 0..=RESTARTS {
-            let landing = match self.shared.board() {
-                Boarding::Live(live) => return Ok(live),
-                Boarding::CoolingDown(error) => return Err(error),
-                Boarding::Flight(landing) => landing,
-            };
-            if let Some(landed) = landing.wait().await {
-                return landed;
-            }
-        }
-        Err(lost())
+    /// Whether a request that cannot be sent again had better ask before it goes.
+    #[inline]
+    pub(crate) fn is_fetching_after_rejection(&self) -> bool {
+        self.shared.after_rejection.load(Ordering::Relaxed)
     }
 
-    /// A new token, whatever cool-down there is; joins a flight that is under way.
-    pub(crate) async fn refresh(&self) -> Landed {
-        for _ in 0..=RESTARTS {
-            let landing = self.shared.join_or_start(FetchReason::Forced);
-            if let Some(landed) = landing.wait().await {
-                return landed;
-            }
+    /// Whether an accepted answer is to be told.
+    #[inline]
+    pub(crate) fn listens(&self) -> bool {
+        match self.shared.listen.load(Ordering::Relaxed) {
+            0 => false,
+            1 => true,
+            from => self.shared.millis(Instant::now()) >= from,
         }
-        Err(lost())
+    }
+}
+
+impl TokenCache {
+    /// The served token, and each that takes its place.
+    pub(crate) fn watch(&self) -> impl Stream<Item = AccessToken> + Send + 'static {
+        let mut changes = self.shared.served.subscribe();
+        changes.mark_changed();
+        stream::unfold(changes, |mut changes| async move {
+            loop {
+                changes.changed().await.ok()?;
+                let token = changes.borrow_and_update().token.clone();
+                if let Some(token) = token {
+                    return Some((token, changes));
+                }
+            }
+        })
     }
 }
 
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let newest = self.shared.lock().newest.clone();
+        let live = self.shared.live.load();
+        let live = live.as_ref();
         f.debug_struct("TokenCache")
             .field(
-                "newest",
-                &newest.map(|live| (live.generation, live.token.clone())),
+                "live",
+                &live.map(|live| (live.generation, live.token.clone())),
             )
             .finish_non_exhaustive()
     }
 }
 
-pub(super) fn lost() -> TokenError {
-    TokenError::internal("the runtimes that fetched a token were shut down, one after the other")
-}
-
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    /// Tells the machine something, and does what follows from it.
+    pub(super) fn step<T>(&self, event: impl FnOnce(&mut State, Moment) -> T) -> T {
+        let now = self.config.clock.now();
+        let mut state = self.lock();
+        let out = event(&mut state, now);
+        let after = self.follow(&mut state, now);
+        drop(state);
+        after.go(self);
+        out
+    }
+
+    /// As [`Self::step`]; what the machine says to wait for is taken under the same lock.
+    pub(super) fn step_or_wait<T>(
+        &self,
+        event: impl FnOnce(&mut State, Moment) -> T,
+        wait: impl FnOnce(&T) -> Option<Wait>,
+    ) -> (T, WaitFor) {
+        let now = self.config.clock.now();
+        let mut state = self.lock();
+        let out = event(&mut state, now);
+        let after = self.follow(&mut state, now);
+        let wait_for = state.wait_for(wait(&out));
+        drop(state);
+        after.go(self);
+        (out, wait_for)
+    }
+
+    pub(super) fn fetched(&self, id: u64, outcome: Result<Fetched, TokenError>) {
+        // By the system's clock, as the token's own moment is.
+        let arrival = Moment::now();
+        let outcome = outcome.map(|Fetched { token, lifetime }| Brought {
+            value: (self.config.header)(&token),
+            remaining: token.remaining(arrival),
+            token,
+            lifetime,
+        });
+        let (told, in_flight) = self.step(|state, now| {
+            let told = state.machine.fetched(now, id, outcome);
+            let in_flight = told.is_ok().then(|| state.in_flight.take()).flatten();
+            (told, in_flight)
+        });
+        let (Ok((reason, ended, new)), Some(in_flight)) = (told, in_flight) else {
+            return; // it was lost before: whatever it brings is dropped
+        };
+        let told = match ended {
+            Ended::Brought(live, vouches) => Ok((live, vouches)),
+            Ended::Failed(error) => Err(error),
+            Ended::Lost { .. } | Ended::TimedOut | Ended::Held => return,
+        };
+        telemetry::fetched(reason, in_flight.time, new, told.as_ref().err());
+        telemetry::left(|| self.life_left());
+        in_flight.tell(told);
+    }
+
+    pub(super) fn lost(&self, id: u64) {
+        self.step(|state, now| state.machine.lost(now, id));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics under this lock; were it to, each step leaves the state whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn now(&self) -> Moment {
-        self.config.clock.now()
-    }
-
-    /// The live token at that moment. To be called under the lock.
-    pub(super) fn live_at(&self, now: Moment) -> Option<Arc<Live>> {
-        let live = self.live.load();
-        let live = live.as_ref()?;
-        if now.has_reached(live.expires) {
-            self.live.store(None);
-            return None;
-        }
-        Some(Arc::clone(live))
-    }
-
-    /// Whether a newer token than that generation's is live. To be called under the lock.
-    pub(super) fn is_superseded(&self, generation: u64, now: Moment) -> bool {
-        let live = self.live_at(now);
-        live.is_some_and(|live| live.generation > generation)
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     /// What is left of the live token's life; zero without one.
-    pub(super) fn life_left(&self) -> Duration {
+    fn life_left(&self) -> Duration {
         let live = self.live.load();
         let left = live.as_ref().map(|live| live.token.expires_in());
         left.unwrap_or_default()
     }
 
-    /// Something may be due: the token's end, its refresh, or a look at the wall clock. Whatever it is,
-    /// the next look is put behind it: until then no request takes the lock. `None` without a live token.
-    #[cold]
-    fn attend(&self, now: Instant) -> Option<Arc<Live>> {
-        let now = Moment {
-            mono: now,
-            ..self.now()
+    /// Makes everything here what the machine has decided. To be called under the lock.
+    fn follow(&self, state: &mut State, now: Moment) -> After {
+        let plan = state.machine.plan(now);
+        let mut after = After {
+            dropped: state.machine.take_dropped(),
+            warn: state.machine.take_warning(),
+            ..After::default()
         };
-        let mut state = self.lock();
-        let live = self.live_at(now)?;
-        if now.mono < live.look {
-            return Some(live); // another request was first
-        }
-        let mut launch = None;
-        let mut refresh = live.refresh;
-        if now.has_reached(refresh) {
-            if state.running(now.mono).is_none() {
-                launch = Some(self.start(&mut state, FetchReason::Early, None, now.mono));
-            }
-            if let Some(flight) = &state.flight {
-                let wait = flight.overdue().saturating_duration_since(now.mono);
-                refresh = now.after(wait);
+        let in_flight = state.in_flight.as_ref().map(|in_flight| in_flight.id);
+        if in_flight != plan.fetching.map(|(id, _)| id) {
+            after.lost = state.in_flight.take();
+            if let Some((id, reason)) = plan.fetching {
+                let (in_flight, launch) = InFlight::new(id, reason);
+                state.in_flight = Some(in_flight);
+                after.launch = Some((launch, state.machine.newest_token()));
             }
         }
-        let live = self.publish(&mut state, live.with_refresh(refresh), now.mono);
-        drop(state);
-        if let Some(launch) = launch {
-            telemetry::left(|| self.life_left());
-            drop(launch.go(self));
+        if state.held.as_ref().map(|held| held.generation) != plan.held_for {
+            after.held = state.held.take();
+            state.held = plan.held_for.map(HeldFor::new);
         }
-        Some(live)
-    }
-
-    fn board(&self) -> Boarding {
-        let now = self.now();
-        let mut state = self.lock();
-        if let Some(live) = self.live_at(now) {
-            return Boarding::Live(live);
-        }
-        if let Some(flight) = state.running(now.mono) {
-            return Boarding::Flight(flight.landing.clone());
-        }
-        if let Some(error) = state.cooling_down(now.mono) {
-            return Boarding::CoolingDown(error);
-        }
-        let reason = match state.newest {
-            None => FetchReason::First,
-            Some(_) => FetchReason::Expired,
-        };
-        let launch = self.start(&mut state, reason, None, now.mono);
-        drop(state);
-        Boarding::Flight(launch.go(self))
-    }
-
-    fn join_or_start(&self, reason: FetchReason) -> Landing {
-        let now = self.now();
-        let mut state = self.lock();
-        if let Some(flight) = state.running(now.mono) {
-            return flight.landing.clone();
-        }
-        let launch = self.start(&mut state, reason, None, now.mono);
-        drop(state);
-        launch.go(self)
-    }
-
-    /// Puts a flight into the slot. It is launched once the lock is released.
-    pub(super) fn start(
-        &self,
-        state: &mut State,
-        reason: FetchReason,
-        made_for: Option<Key>,
-        now: Instant,
-    ) -> Launch {
-        let id = state.next_flight();
-        state.flights = id;
-        let (flight, registration) = Flight::new(id, reason, made_for, now);
         self.after_rejection
-            .store(flight.after_rejection, Ordering::Relaxed);
-        let landing = flight.landing.clone();
-        let replaced = state.flight.replace(flight);
-        if let Some(overdue) = &replaced {
-            overdue.judge_nobody(&mut state.book);
+            .store(plan.after_rejection, Ordering::Relaxed);
+        let listen = match plan.listen {
+            Listen::No => 0,
+            Listen::Always => 1,
+            Listen::Sometimes => self.millis(state.next_sample).max(2),
+        };
+        self.listen.store(listen, Ordering::Relaxed);
+        let served = plan.live.as_ref().map(|live| live.generation);
+        if served.is_some() && served != state.served {
+            state.served = served;
+            state.changes += 1;
+            let token = plan.live.as_ref().map(|live| live.token.clone());
+            after.served = Some((state.changes, token));
         }
-        let mut request = TokenRequest::new(reason);
-        if let Some(newest) = &state.newest {
-            request = request.replacing(newest.token.clone());
+        self.publish(plan.live, plan.ask, now.mono);
+        after
+    }
+
+    /// Shows the served token, and when the next request has to ask. What is shown already, or has a
+    /// request ask too early, is left as it is.
+    fn publish(&self, live: Option<Arc<Live>>, ask: Instant, now: Instant) {
+        let ask = ask.min(now + WALL_EVERY);
+        let shown = self.live.load();
+        let stays = match (&live, &*shown) {
+            (None, None) => true,
+            (Some(live), Some(shown)) => {
+                let same = live.generation == shown.generation
+                    && live.ends.mono == shown.ends.mono
+                    && live.expires.mono == shown.expires.mono;
+                let asks = if now < shown.ask {
+                    shown.ask <= ask
+                } else {
+                    ask <= now
+                };
+                same && asks
+            }
+            _ => false,
+        };
+        if !stays {
+            let live = live.map(|live| {
+                let live = (*live).clone();
+                Arc::new(Live { ask, ..live })
+            });
+            self.live.store(live);
         }
-        Launch {
-            id,
-            request,
-            landing,
-            registration,
-            replaced,
+    }
+}
+
+impl State {
+    fn wait_for(&self, wait: Option<Wait>) -> WaitFor {
+        match (wait, &self.in_flight, &self.held) {
+            (Some(Wait::Fetch { own, limit }), Some(in_flight), _) => WaitFor::Fetch {
+                handle: in_flight.handle.clone(),
+                own,
+                limit,
+            },
+            (Some(Wait::Hold(until)), _, Some(held)) => WaitFor::Held {
+                handle: held.handle.clone(),
+                until,
+            },
+            _ => WaitFor::Nothing,
         }
     }
 
-    /// Makes a token the live one. To be called under the lock.
-    pub(super) fn publish(&self, state: &mut State, live: Live, now: Instant) -> Arc<Live> {
-        let live = Arc::new(live.looked_at(now));
-        state.newest = Some(Arc::clone(&live));
-        self.live.store(Some(Arc::clone(&live)));
-        live
+    /// An accepted answer is told: the next that is of interest comes a while later.
+    pub(super) fn sampled(&mut self, now: Instant) {
+        self.next_sample = now + SAMPLE_EVERY;
+    }
+}
+
+impl HeldFor {
+    fn new(generation: u64) -> Self {
+        let (tell, told) = oneshot::channel();
+        Self {
+            generation,
+            handle: told.shared(),
+            _tell: tell,
+        }
+    }
+}
+
+/// What is to be done once the lock is released.
+#[must_use]
+#[derive(Default)]
+struct After {
+    lost: Option<InFlight>,
+    launch: Option<(Launch, Option<AccessToken>)>,
+    held: Option<HeldFor>,
+    dropped: Vec<TokenError>,
+    served: Option<(u64, Option<AccessToken>)>,
+    warn: bool,
+}
+
+impl After {
+    fn go(self, shared: &Shared) {
+        let Self {
+            lost,
+            launch,
+            held,
+            dropped,
+            served,
+            warn,
+        } = self;
+        if let Some(lost) = lost {
+            telemetry::lost(lost.reason, lost.time);
+            drop(lost);
+        }
+        drop((held, dropped));
+        if let Some((change, token)) = served {
+            // Another thread may have been faster with a later change.
+            shared.served.send_if_modified(|served| {
+                let is_later = change > served.change;
+                if is_later {
+                    *served = Served { change, token };
+                }
+                is_later
+            });
+        }
+        if let Some((launch, newest)) = launch {
+            telemetry::left(|| shared.life_left());
+            launch.go(Arc::clone(&shared.config.fetch), newest, shared.me.clone());
+        }
+        if warn {
+            telemetry::limited();
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Rules T6, T8, J2 and J3 under every interleaving that shuttle finds: callers ask, give up, are
-//! rejected and refresh, while flights land.
+//! rejected and refresh, while fetches end and are lost.
 
 use std::{
     sync::{
@@ -14,12 +14,13 @@ use http::HeaderValue;
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
-    AccessToken,
+    AccessToken, PATIENT, Refusal, Waited,
     cache::{Config, TokenCache},
     clock::{Clock, Moment},
     service::Fetched,
+    waiting::Asked,
 };
-use crate::{TokenError, TokenErrorKind};
+use crate::{NotRetried, TokenError, TokenErrorKind};
 
 /// `token-1`, `token-2` and so on, but for calls that fail.
 fn cache(fails: fn(usize) -> bool) -> (TokenCache, Arc<AtomicUsize>) {
@@ -69,7 +70,7 @@ fn callers_without_a_token_make_one_fetch_whoever_gives_up() {
             let callers = (0..3).map(|number| {
                 let cache = cache.clone();
                 spawn(async move {
-                    let mut token = Box::pin(cache.get());
+                    let mut token = Box::pin(cache.token());
                     if number == 0 {
                         // Dropped where it waits.
                         let _ = poll!(token.as_mut());
@@ -91,7 +92,7 @@ fn callers_that_join_a_flight_share_its_error_and_the_cool_down_answers_the_rest
             let (cache, fetches) = cache(|_| true);
             let callers = (0..3).map(|_| {
                 let cache = cache.clone();
-                spawn(async move { cache.get().await.is_err() })
+                spawn(async move { cache.token().await.is_err() })
             });
             assert_eq!(all(callers.collect()).await, [true; 3]);
             assert_eq!(fetches.load(Ordering::Relaxed), 1);
@@ -99,23 +100,39 @@ fn callers_that_join_a_flight_share_its_error_and_the_cool_down_answers_the_rest
     });
 }
 
+/// A rejection of the token of that generation, until there is one to send again with.
+async fn reject(cache: &TokenCache, generation: u64, path: String) -> Result<u64, NotRetried> {
+    let (rejection, decided) = cache.rejected(Refusal {
+        generation,
+        path: path.into(),
+        probe: None,
+        retry: true,
+    });
+    let (rejection, generation) = rejection.decide(decided, PATIENT).await?;
+    rejection.accepted(generation);
+    Ok(generation)
+}
+
+/// The generation of the token that a request goes with at once.
+fn served(cache: &TokenCache) -> u64 {
+    match cache.ask(None, false, &mut Waited::default()) {
+        Ok(Asked::Stamp(stamp)) => stamp.generation,
+        _ => panic!("there is a live token"),
+    }
+}
+
 #[test]
 fn rejections_of_one_token_make_one_fetch_and_all_are_sent_again() {
     explore(|| {
         block_on(async {
             let (cache, fetches) = cache(|_| false);
-            cache.get().await.expect("the fetch succeeds");
+            cache.token().await.expect("the fetch succeeds");
+            cache.accepted(1, || None);
             let rejected = (0..3).map(|number: u32| {
                 let cache = cache.clone();
                 spawn(async move {
-                    let key = format!("GET /{number}").into();
-                    let newer = cache.clone().newer_than(1, key).await;
-                    let claim = newer.unwrap_or_else(|why| panic!("{why}"));
-                    let (_, generation) = cache.stamp().expect("it is live");
-                    if let Some(claim) = claim {
-                        claim.accepted();
-                    }
-                    generation
+                    let again = reject(&cache, 1, format!("GET /{number}")).await;
+                    again.unwrap_or_else(|why| panic!("{why}"))
                 })
             });
             let rejected: Vec<_> = rejected.collect();
@@ -123,14 +140,14 @@ fn rejections_of_one_token_make_one_fetch_and_all_are_sent_again() {
                 let cache = cache.clone();
                 async move {
                     // A live token is always to be had, and never an older one than before.
-                    let (_, before) = cache.stamp().expect("it is live");
+                    let before = served(&cache);
                     yield_now().await;
-                    let (_, after) = cache.stamp().expect("it is live");
-                    assert!(before <= after);
+                    assert!(before <= served(&cache));
                 }
             });
             assert_eq!(all(rejected).await, [2; 3]);
             all(vec![reader]).await;
+            assert_eq!(served(&cache), 2);
             assert_eq!(fetches.load(Ordering::Relaxed), 2);
         });
     });
@@ -141,25 +158,48 @@ fn a_rejection_a_refresh_and_one_that_gives_up_never_leave_each_other_waiting() 
     explore(|| {
         block_on(async {
             let (cache, fetches) = cache(|call| call == 2);
-            cache.get().await.expect("the fetch succeeds");
+            cache.token().await.expect("the fetch succeeds");
             let gives_up = spawn({
                 let cache = cache.clone();
                 async move {
-                    let mut newer = Box::pin(cache.newer_than(1, "GET /a".into()));
-                    let _ = poll!(newer.as_mut());
+                    let mut again = Box::pin(reject(&cache, 1, "GET /a".into()));
+                    let _ = poll!(again.as_mut());
                 }
             });
             let rejected = spawn({
                 let cache = cache.clone();
-                async move { drop(cache.newer_than(1, "GET /b".into()).await) }
+                async move { drop(reject(&cache, 1, "GET /b".into()).await) }
             });
             let refreshed = spawn({
                 let cache = cache.clone();
                 async move { drop(cache.refresh().await) }
             });
             all(vec![gives_up, rejected, refreshed]).await;
-            assert!(cache.stamp().is_some(), "a failure displaces no live token");
+            assert!(served(&cache) > 0, "a failure displaces no live token");
             assert!((2..=4).contains(&fetches.load(Ordering::Relaxed)));
+        });
+    });
+}
+
+#[test]
+fn a_lost_fetch_is_made_again_by_one_of_those_who_waited_for_it() {
+    explore(|| {
+        block_on(async {
+            let (cache, fetches) = cache(|_| false);
+            let callers = (0..2).map(|_| {
+                let cache = cache.clone();
+                spawn(async move { cache.token().await.expect("it is made again").generation })
+            });
+            let callers: Vec<_> = callers.collect();
+            // As if the first fetch's runtime were shut down, at whatever moment.
+            cache.shared.lost(1);
+            let generations = all(callers).await;
+            assert!(
+                generations
+                    .iter()
+                    .all(|generation| *generation == generations[0])
+            );
+            assert!((1..=2).contains(&fetches.load(Ordering::Relaxed)));
         });
     });
 }

@@ -12,25 +12,23 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 use clock::Moment;
 
-mod book;
-mod budget;
 pub(crate) mod cache;
 pub(crate) mod clock;
-mod flight;
-#[cfg(test)]
+mod fetching;
+#[cfg(all(test, shuttle))]
 mod interleavings;
-mod landing;
 mod live;
-mod rejection;
-mod schedule;
+pub(crate) mod machine;
 pub(crate) mod service;
-mod state;
 
-pub(crate) use book::Key;
-pub(crate) use flight::{Landed, Landing};
-pub(crate) use live::Live;
-pub(crate) use rejection::Claim;
+#[cfg(all(test, not(shuttle)))]
+mod simulation;
+mod waiting;
+
+pub(crate) use cache::WaitFor;
+pub(crate) use machine::{Ended, Key, PATIENT, Refusal, Waited};
 pub use service::{FetchReason, TokenRequest};
+pub(crate) use waiting::{Asked, Probe, Rejection, Stamp, wait_for};
 
 /// An access token and how long it is good for.
 ///

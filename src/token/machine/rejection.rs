@@ -1,0 +1,229 @@
+//! What to do about a rejection.
+//!
+//! ```text
+//!   rejected with token g
+//!     │ a new token is wanted: g is the newest and was proven, or the newest has been refused
+//!     │ often or long enough, and no other works
+//!     ├── and may be had: the path is not cooling down, a fetch is under way, or the gate
+//!     │   is open and no limit is met ───────────────────────────► wait for the fetch
+//!     │ else
+//!     ├── the newest was refused in its first second ────────────► be held until it is older
+//!     ├── there is another live token ───────────────────────────► send again with that
+//!     └── else ──────────────────────────────────────────────────► hand back, and say why
+//! ```
+//!
+//! Meanwhile the rejected token is still served to others.
+
+use super::{
+    Ended, FetchReason, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate, no_runtime,
+    tokens::RECENT,
+};
+use crate::{NotRetried, TokenError, TokenErrorKind};
+
+/// A request that was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// That of the token it was sent with.
+    pub(crate) generation: u64,
+    pub(crate) path: Key,
+    /// It was this probe.
+    pub(crate) probe: Option<u64>,
+    /// Whether a retry will be told of.
+    pub(crate) retry: bool,
+}
+
+/// What to do with a request that was refused.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Send it again, with the token of that generation.
+    SendAgain(u64),
+    Wait(Wait),
+    HandBack(NotRetried),
+}
+
+impl Answer {
+    pub(crate) fn wait(&self) -> Option<Wait> {
+        match self {
+            Self::Wait(wait) => Some(*wait),
+            _ => None,
+        }
+    }
+}
+
+/// Why there will be no fetch.
+enum NoFetch {
+    CoolingDown,
+    AtLimit,
+    Failed(TokenError),
+}
+
+impl Machine {
+    /// A request was refused. Counted here, once; what to do is for [`Self::decide`] to say.
+    pub(crate) fn rejected(
+        &mut self,
+        now: Moment,
+        refusal: &Refusal,
+        can_fetch: bool,
+        waited: &mut Waited,
+    ) -> Answer {
+        self.count(now, refusal);
+        self.decide(now, refusal, can_fetch, waited)
+    }
+
+    /// A request was refused that cannot be sent again, or has been, after the refusal `first`. For the
+    /// others' sake a fetch is started all the same.
+    pub(crate) fn rejected_for_good(
+        &mut self,
+        now: Moment,
+        refusal: &Refusal,
+        first: Option<&Refusal>,
+        can_fetch: bool,
+    ) {
+        self.count(now, refusal);
+        if first.is_some_and(|first| first.probe.is_some()) {
+            self.tokens.unrest(now.mono);
+        }
+        let newest = self.tokens.newest();
+        let young = newest.is_some_and(|newest| newest.is_younger_than_a_second(now.mono));
+        let too_soon = first.is_some() && young;
+        if !too_soon && self.wants_fetch(now, refusal.generation) {
+            // Whether there is to be one or not, this request goes back.
+            let _ = self.fetch_for(now, refusal, can_fetch, false);
+        }
+    }
+
+    /// What to do with a refused request, at first and after each wait.
+    pub(crate) fn decide(
+        &mut self,
+        now: Moment,
+        refusal: &Refusal,
+        can_fetch: bool,
+        waited: &mut Waited,
+    ) -> Answer {
+        self.settle(now);
+        let ended = waited.take();
+        let refused = refusal.generation;
+        let other = self.tokens.other(refused, now);
+        let (other, known_good) = match other {
+            Some(held) => (Some(held.generation()), held.has_been_accepted()),
+            None => (None, false),
+        };
+        let restarted = matches!(ended, Some(Ended::Lost { .. }));
+        let no_fetch = match ended {
+            Some(Ended::Brought(live, _)) if live.generation != refused => {
+                return Answer::SendAgain(live.generation);
+            }
+            Some(Ended::Brought(_, true)) => return Answer::HandBack(NotRetried::SameToken),
+            Some(Ended::Failed(error)) => Some(NoFetch::Failed(error)),
+            Some(Ended::TimedOut) => Some(NoFetch::Failed(timed_out())),
+            _ if waited.lost >= super::LOST => Some(NoFetch::Failed(gate::lost())),
+            // It is the candidate's trial, and not worth a fetch.
+            _ if refusal.probe.is_some() && other.is_some() => None,
+            // A fetch for another reason brought the same token, or there has been none.
+            _ if self.wants_fetch(now, refused) => {
+                match self.fetch_for(now, refusal, can_fetch, restarted) {
+                    // What comes may be as little known as the one it replaces; the other has been accepted.
+                    Ok(_) if known_good => None,
+                    Ok(own) => {
+                        let limit = PATIENT;
+                        return Answer::Wait(Wait::Fetch { own, limit });
+                    }
+                    Err(why) => Some(why),
+                }
+            }
+            _ => None,
+        };
+        let hold = self.tokens.hold_until(Some(refused), now);
+        if let Some(until) = hold.filter(|_| !waited.held) {
+            return Answer::Wait(Wait::Hold(until));
+        }
+        if let Some(other) = other {
+            return Answer::SendAgain(other);
+        }
+        if waited.held {
+            return Answer::SendAgain(refused);
+        }
+        let proven = self.tokens.get(refused).is_some_and(|held| held.proven);
+        match no_fetch {
+            Some(NoFetch::AtLimit) if proven => Answer::SendAgain(refused),
+            Some(NoFetch::AtLimit | NoFetch::CoolingDown) => {
+                Answer::HandBack(NotRetried::CoolingDown)
+            }
+            Some(NoFetch::Failed(error)) => Answer::HandBack(NotRetried::Token(error)),
+            None => Answer::HandBack(NotRetried::Unproven),
+        }
+    }
+
+    fn wants_fetch(&self, now: Moment, refused: u64) -> bool {
+        self.tokens.live(now).is_none() || self.tokens.is_to_be_replaced(refused, now.mono)
+    }
+
+    /// Keeps count of a refusal.
+    fn count(&mut self, now: Moment, refusal: &Refusal) {
+        self.settle(now);
+        self.hear(now.mono);
+        let Refusal {
+            generation, path, ..
+        } = refusal;
+        let held = self.tokens.get(*generation);
+        let proven = held.is_some_and(|held| held.proven);
+        let works = held.is_some_and(|held| held.accepted_within(PATIENT, now.mono));
+        let fruitless = self.paths.refused(path, *generation, proven, now.mono);
+        let counts = !(fruitless && works);
+        self.tokens.refused(*generation, path, counts, now.mono);
+        if let Some(id) = refusal.probe {
+            self.tokens.probe_refused(id, now.mono);
+        }
+        self.settle(now);
+    }
+
+    /// Joins the fetch under way, or starts one on the path's account. Whether it was started.
+    fn fetch_for(
+        &mut self,
+        now: Moment,
+        refusal: &Refusal,
+        can_fetch: bool,
+        restarted: bool,
+    ) -> Result<bool, NoFetch> {
+        if self.paths.cools_down(&refusal.path, now.mono) {
+            return Err(NoFetch::CoolingDown);
+        }
+        if let Some(fetching) = &mut self.fetching {
+            fetching.after_rejection = true;
+            return Ok(false);
+        }
+        let served = self.tokens.live(now);
+        let works = served.is_some_and(|served| served.accepted_within(RECENT, now.mono));
+        let urgency = if works && !restarted {
+            Urgency::NotUrgent
+        } else {
+            Urgency::Urgent
+        };
+        if let Some(error) = self.gate.closed(now.mono, urgency) {
+            return Err(NoFetch::Failed(error));
+        }
+        if !can_fetch {
+            return Err(NoFetch::Failed(no_runtime()));
+        }
+        if let Err(limit) = self.limits.draw(now.mono) {
+            self.warn_of_limit |= limit.warn;
+            return Err(NoFetch::AtLimit);
+        }
+        self.start_for(now, refusal);
+        Ok(true)
+    }
+
+    fn start_for(&mut self, now: Moment, refusal: &Refusal) {
+        let id = self.start(now, FetchReason::Rejected);
+        self.paths.fetch(&refusal.path, id, refusal.retry, now.mono);
+        if let Some(fetching) = &mut self.fetching {
+            fetching.after_rejection = true;
+            fetching.refused = Some(refusal.generation);
+        }
+    }
+}
+
+fn timed_out() -> TokenError {
+    let message = format!("the fetch of a new token takes longer than {PATIENT:?}");
+    TokenError::new(TokenErrorKind::Timeout, message)
+}

@@ -1,0 +1,494 @@
+//! The two tokens at most that are kept: the *served* one, and a *candidate* to take its place.
+//!
+//! ```text
+//!                         a fetch brings another
+//!   (none) ──► served ─────────────────────────────► served + candidate
+//!                ▲                                        │
+//!                │  the candidate is accepted, or the     │ nobody has accepted the served
+//!                ├── served one ends ◄────────────────────┤ one for 2 s, and it was refused last
+//!                │                                        ▼
+//!                └── the served one is accepted ◄── they have changed places
+//! ```
+//!
+//! A token that the API has accepted is not given up for one that it has not (make before break): new
+//! tokens may need a while to be known everywhere, and until then the old one works. So what a fetch
+//! brings is a candidate at first, carried by retries and by one request at a time, the *probe*.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{gate::doubled, paths::Key};
+use crate::token::{clock::Moment, live::Live};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
+pub(super) const RECENT: Duration = Duration::from_secs(2);
+/// At what age a newest token must have been refused to be replaced, the second time in a row and on.
+const PATIENCE: [Duration; 6] = [
+    SECOND,
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(80),
+    Duration::from_secs(120),
+];
+/// A refused candidate as old as that is replaced by a fetch of its own.
+const STALE: Duration = Duration::from_secs(120);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANY_PATH_AFTER: Duration = Duration::from_secs(5);
+const REFUSED_BY: usize = 64;
+
+/// A token that is kept.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) live: Arc<Live>,
+    since: Instant,
+    /// When it is refreshed ahead of its end.
+    pub(super) due: Moment,
+    /// When it is replaced if it is a candidate that has been refused.
+    stale: Instant,
+    /// Since it took its place by turns, nobody having accepted it, it has to be accepted anew.
+    pub(super) proven: bool,
+    accepted: bool,
+    last_accepted: Option<Instant>,
+    /// Its last answer was a rejection.
+    pub(super) doubted: bool,
+    /// Its age when it was last refused.
+    refused: Option<Duration>,
+}
+
+impl Held {
+    pub(super) fn new(live: Arc<Live>, due: Moment, now: Moment) -> Self {
+        Self {
+            live,
+            since: now.mono,
+            due,
+            stale: now.mono + STALE,
+            proven: false,
+            accepted: false,
+            last_accepted: None,
+            doubted: false,
+            refused: None,
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.live.generation
+    }
+
+    pub(super) fn has_been_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    pub(super) fn is_younger_than_a_second(&self, now: Instant) -> bool {
+        self.age(now) < SECOND
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    fn ends_later_than(&self, other: &Self) -> bool {
+        self.live.ends.mono > other.live.ends.mono
+    }
+
+    pub(super) fn accepted_within(&self, period: Duration, now: Instant) -> bool {
+        let last = self.last_accepted;
+        last.is_some_and(|last| now.saturating_duration_since(last) < period)
+    }
+
+    /// Whether it has been refused, is not proven, and is in its first second.
+    fn is_too_young(&self, now: Instant) -> bool {
+        !self.proven && self.refused.is_some() && self.is_younger_than_a_second(now)
+    }
+
+    /// The endpoint handed it out once more.
+    fn renew(&mut self, live: Arc<Live>, due: Moment, now: Instant) {
+        (self.live, self.due, self.stale) = (live, due, now + STALE);
+    }
+}
+
+/// What became of a token that a fetch brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is one of those that were kept.
+    Same,
+    Served,
+    Candidate,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    served: Option<Held>,
+    candidate: Option<Held>,
+    /// That of the newest token there has been.
+    pub(super) newest: u64,
+    probing: Probing,
+    turned: Option<Instant>,
+    /// How many unproven tokens in a row have been replaced after their refusal.
+    row: usize,
+}
+
+/// How the candidate is tried.
+#[derive(Debug, Default)]
+struct Probing {
+    probe: Option<Probe>,
+    probes: u64,
+    /// How many probes have been refused, and until when the next has to wait.
+    refused: u32,
+    rest_until: Option<Instant>,
+    refused_by: Vec<Key>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    id: u64,
+    since: Instant,
+}
+
+// === what there is ===
+
+impl Tokens {
+    pub(super) fn served(&self) -> Option<&Held> {
+        self.served.as_ref()
+    }
+
+    pub(super) fn candidate(&self) -> Option<&Held> {
+        self.candidate.as_ref()
+    }
+
+    /// The served token, if it is live: not within the hard margin before its end.
+    pub(super) fn live(&self, now: Moment) -> Option<&Held> {
+        (self.served.as_ref()).filter(|held| !now.has_reached(held.live.expires))
+    }
+
+    pub(super) fn get(&self, generation: u64) -> Option<&Held> {
+        let mut held = self.served.iter().chain(&self.candidate);
+        held.find(|held| held.generation() == generation)
+    }
+
+    fn get_mut(&mut self, generation: u64) -> Option<&mut Held> {
+        let mut held = self.served.iter_mut().chain(&mut self.candidate);
+        held.find(|held| held.generation() == generation)
+    }
+
+    pub(super) fn newest(&self) -> Option<&Held> {
+        let held = self.served.iter().chain(&self.candidate);
+        held.max_by_key(|held| held.generation())
+    }
+
+    #[cfg(test)]
+    pub(super) fn turned(&self) -> Option<Instant> {
+        self.turned
+    }
+
+    /// The kept token with that secret.
+    pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
+        let mut held = self.served.iter().chain(&self.candidate);
+        let found = held.find(|held| held.live.token.expose_secret() == secret);
+        found.map(Held::generation)
+    }
+
+    /// The live token to try after that one: the other one. If that one is kept no more, the one of two
+    /// that has been accepted.
+    pub(super) fn other(&self, generation: u64, now: Moment) -> Option<&Held> {
+        let held = self.served.iter().chain(&self.candidate);
+        let live = held.filter(|held| !now.has_reached(held.live.expires));
+        let mut others = live.filter(|held| held.generation() != generation);
+        let first = others.next()?;
+        Some(others.find(|held| held.accepted).unwrap_or(first))
+    }
+}
+
+// === patience ===
+
+impl Tokens {
+    /// Whether the newest token is to be replaced, now that a token has been refused.
+    pub(super) fn is_to_be_replaced(&self, refused: u64, now: Instant) -> bool {
+        let Some(newest) = self.newest() else {
+            return true;
+        };
+        if newest.proven {
+            return newest.generation() == refused;
+        }
+        if self.get(refused).is_none() {
+            return false; // it counts only against the token that it was about
+        }
+        let Some(age) = newest.refused else {
+            return false;
+        };
+        let patience = (self.row.checked_sub(1)).map(|row| PATIENCE[row.min(PATIENCE.len() - 1)]);
+        let old_enough = patience.is_none_or(|patience| age > patience);
+        let mut others = self.served.iter().chain(&self.candidate);
+        let other = others.find(|held| held.generation() != newest.generation());
+        let other_works = other.is_some_and(|other| {
+            other.accepted && (!other.doubted || other.accepted_within(RECENT, now))
+        });
+        old_enough && !other_works
+    }
+
+    /// Until when a request has to be held that could only take a token which has been refused, and
+    /// which may be too young to be known everywhere. `refused`: the token it was refused with, if any.
+    pub(super) fn hold_until(&self, refused: Option<u64>, now: Moment) -> Option<Instant> {
+        let newest = self.newest().filter(|held| held.is_too_young(now.mono))?;
+        let doubtful = |held: Option<&Held>| held.is_none_or(|held| held.doubted);
+        let hold = match refused {
+            Some(refused) if refused == newest.generation() => {
+                self.row > 0 && doubtful(self.other(refused, now))
+            }
+            Some(_) => true,
+            None => {
+                let served = self.served.as_ref().map(Held::generation);
+                served == Some(newest.generation()) && doubtful(self.candidate.as_ref())
+            }
+        };
+        hold.then(|| newest.since + SECOND)
+    }
+
+    /// A fetch for a rejection has replaced an unproven token.
+    pub(super) fn count_replaced(&mut self) {
+        self.row = self.row.saturating_add(1);
+    }
+}
+
+// === probes ===
+
+impl Tokens {
+    /// From when on the next request may be a probe, if any may.
+    pub(super) fn probe_due(&self, now: Moment) -> Option<Instant> {
+        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
+        let worth = candidate.ends_later_than(served) || served.doubted;
+        if !worth || now.has_reached(candidate.live.expires) {
+            return None;
+        }
+        let given_up = self.probing.probe.map(|probe| probe.since + ANSWER_WITHIN);
+        Some(given_up.max(self.probing.rest_until).unwrap_or(now.mono))
+    }
+
+    /// Makes a request of that path the probe, if it may be one.
+    pub(super) fn probe(&mut self, path: &Key, now: Moment) -> Option<(Arc<Live>, u64)> {
+        if self.probe_due(now).is_none_or(|due| now.mono < due) {
+            return None;
+        }
+        let candidate = self.candidate.as_ref()?;
+        let has_refused = self.probing.refused_by.contains(path);
+        if has_refused && candidate.age(now.mono) < ANY_PATH_AFTER {
+            return None;
+        }
+        let live = Arc::clone(&candidate.live);
+        Some((live, self.begin_probe(now.mono)))
+    }
+
+    pub(super) fn begin_probe(&mut self, now: Instant) -> u64 {
+        self.probing.probes += 1;
+        let id = self.probing.probes;
+        self.probing.probe = Some(Probe { id, since: now });
+        id
+    }
+
+    /// The probe was answered, dropped or failed. Whether it was the one that is waited for.
+    pub(super) fn end_probe(&mut self, id: u64) -> bool {
+        let ended = self.probing.probe.take_if(|probe| probe.id == id);
+        ended.is_some()
+    }
+
+    fn rest(&mut self, now: Instant) {
+        let probing = &mut self.probing;
+        let rest = doubled(SECOND, probing.refused, Duration::from_secs(60));
+        probing.refused = probing.refused.saturating_add(1);
+        probing.rest_until = Some(now + rest);
+    }
+
+    /// The served token was refused as well, for a request that had been a probe: that says nothing of
+    /// the candidate, unless that is very young.
+    pub(super) fn unrest(&mut self, now: Instant) {
+        let candidate = self.candidate.as_ref();
+        if candidate.is_some_and(|candidate| candidate.age(now) >= SECOND) {
+            self.probing.refused = self.probing.refused.saturating_sub(1);
+            self.probing.rest_until = None;
+        }
+    }
+
+    fn forget_probes(&mut self) {
+        let probes = self.probing.probes;
+        self.probing = Probing {
+            probes,
+            ..Probing::default()
+        };
+    }
+}
+
+// === what happens ===
+
+impl Tokens {
+    /// A fetch brought a token. `at_once`: it was asked for, so that it is served without a trial.
+    pub(super) fn bring(&mut self, mut brought: Held, at_once: bool, now: Moment) -> Place {
+        let secret = brought.live.token.expose_secret();
+        if let Some(same) = self.generation_of(secret) {
+            self.bring_same(same, brought, at_once, now.mono);
+            return Place::Same;
+        }
+        self.newest = brought.generation();
+        let served = self.served.take();
+        let at_once = at_once
+            || served.as_ref().is_none_or(|served| {
+                served.refused.is_some() && !served.accepted || now.has_reached(served.live.expires)
+            });
+        let is_accepted = |held: &Option<Held>| held.as_ref().is_some_and(|held| held.accepted);
+        let candidate = self.candidate.take();
+        let newer = |held: &Option<Held>| held.as_ref().map(Held::generation);
+        let keep_served =
+            is_accepted(&served) || !is_accepted(&candidate) && newer(&served) >= newer(&candidate);
+        self.forget_probes();
+        if at_once || !keep_served {
+            brought.last_accepted = Some(now.mono);
+            self.candidate = if keep_served { served } else { candidate };
+            self.served = Some(brought);
+            Place::Served
+        } else {
+            (self.served, self.candidate) = (served, Some(brought));
+            Place::Candidate
+        }
+    }
+
+    fn bring_same(&mut self, same: u64, brought: Held, at_once: bool, now: Instant) {
+        let live = Arc::new(Live {
+            generation: same,
+            ..(*brought.live).clone()
+        });
+        if let Some(held) = self.get_mut(same) {
+            held.renew(live, brought.due, now);
+        }
+        let is_served = self.served.as_ref().map(Held::generation) == Some(same);
+        if is_served {
+            // The endpoint vouches for it, and not for the other.
+            let doubtful = (self.candidate)
+                .take_if(|other| other.generation() > same && other.refused.is_some());
+            if doubtful.is_some() {
+                self.forget_probes();
+            }
+        } else if at_once {
+            self.change_places();
+        }
+    }
+
+    /// The API accepted a token.
+    pub(super) fn accepted(&mut self, generation: u64, now: Instant) {
+        if self.newest().map(Held::generation) == Some(generation) {
+            self.row = 0;
+        }
+        let Some(held) = self.get_mut(generation) else {
+            return;
+        };
+        (held.accepted, held.proven, held.doubted) = (true, true, false);
+        held.last_accepted = Some(now);
+        if self.candidate.as_ref().map(Held::generation) == Some(generation) {
+            self.change_places();
+        }
+        // The older of the two is of no more use; the newer is still to be tried.
+        if let Some(other) = &mut self.candidate {
+            if other.generation() < generation {
+                self.candidate = None;
+                self.forget_probes();
+            } else {
+                (other.accepted, other.proven) = (false, false);
+            }
+        }
+    }
+
+    /// The API refused a token. `counts`: it may be the token's own fault.
+    pub(super) fn refused(&mut self, generation: u64, path: &Key, counts: bool, now: Instant) {
+        let Some(held) = self.get_mut(generation) else {
+            return;
+        };
+        held.refused = held.refused.max(Some(held.age(now)));
+        held.doubted |= counts;
+        let is_candidate = self.candidate.as_ref().map(Held::generation) == Some(generation);
+        let refused_by = &mut self.probing.refused_by;
+        if is_candidate && refused_by.len() < REFUSED_BY && !refused_by.contains(path) {
+            refused_by.push(Arc::clone(path));
+        }
+    }
+
+    pub(super) fn probe_refused(&mut self, id: u64, now: Instant) {
+        if self.end_probe(id) {
+            self.rest(now);
+        }
+    }
+
+    /// Nobody has said that the served token was refused, so it is taken to be accepted.
+    pub(super) fn trust_served(&mut self, now: Instant) {
+        if let Some(served) = &mut self.served {
+            served.last_accepted = Some(now);
+        }
+    }
+
+    /// The served token is in its time of refresh, and what came is a candidate: the next time is half of
+    /// the way to its end.
+    pub(super) fn put_off(&mut self, now: Moment) {
+        if let Some(served) = &mut self.served {
+            if now.has_reached(served.due) {
+                let rest = now.until(served.live.ends);
+                served.due = now.after((rest / 2).max(Duration::from_secs(10)));
+            }
+        }
+    }
+
+    /// Whether a candidate that has been refused is to be replaced, and from when on.
+    pub(super) fn stale(&self) -> Option<Instant> {
+        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
+        let newer = candidate.generation() > served.generation();
+        (newer && candidate.refused.is_some()).then_some(candidate.stale)
+    }
+
+    /// Whether the served token's successor is there already, and still to be tried.
+    pub(super) fn has_successor(&self) -> bool {
+        let both = self.served.as_ref().zip(self.candidate.as_ref());
+        both.is_some_and(|(served, candidate)| {
+            candidate.generation() > served.generation() && candidate.ends_later_than(served)
+        })
+    }
+
+    /// What time alone does: tokens end, and one that is refused by all gives way to the candidate.
+    pub(super) fn settle(&mut self, now: Moment) {
+        let ended = |held: &mut Held| now.has_reached(held.live.ends);
+        let expired = |held: &Held| now.has_reached(held.live.expires);
+        if self.candidate.take_if(ended).is_some() {
+            self.forget_probes();
+        }
+        self.served.take_if(ended);
+        let served_expired = self.served.as_ref().is_none_or(expired);
+        if let Some(candidate) = self.candidate.take_if(|it| served_expired && !expired(it)) {
+            self.served = Some(candidate);
+            self.forget_probes();
+        }
+        if self.served.is_none() && self.candidate.is_some() {
+            self.served = self.candidate.take();
+        }
+        self.turn(now);
+    }
+
+    fn turn(&mut self, now: Moment) {
+        let (Some(served), Some(candidate)) = (&mut self.served, &self.candidate) else {
+            return;
+        };
+        let is_recent = |at: Instant| now.mono.saturating_duration_since(at) < RECENT;
+        let has_turned = self.turned.is_some_and(is_recent);
+        if !served.doubted
+            || served.accepted_within(RECENT, now.mono)
+            || has_turned
+            || now.has_reached(candidate.live.expires)
+        {
+            return;
+        }
+        served.proven = false;
+        self.turned = Some(now.mono);
+        self.change_places();
+    }
+
+    fn change_places(&mut self) {
+        std::mem::swap(&mut self.served, &mut self.candidate);
+        self.forget_probes();
+    }
+}

@@ -1,0 +1,1 @@
+//! Token services, APIs and clocks that do what they should not.
