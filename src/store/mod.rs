@@ -34,7 +34,7 @@
 //! # A store of your own
 //!
 //! Anything that keeps bytes for a while can be a [`TokenStore`] if it has one conditional write.
-//! `examples/sqlite_store.rs` is one in SQL.
+//! `examples/sqlite_store` is one in SQL.
 //!
 //! # How a token is stored
 //!

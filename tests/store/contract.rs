@@ -88,11 +88,3 @@ pub async fn check(store: &dyn TokenStore, pass: impl AsyncFn()) {
         .filter(|given| *given.as_ref().unwrap());
     assert_eq!(given.count(), 1, "of twenty at once, one is given a lease");
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_store_of_these_tests_is_one() {
-    check(&super::memory::Memory::default(), async || {
-        tokio::time::advance(SHORT * 11 / 10).await
-    })
-    .await;
-}

@@ -112,28 +112,30 @@ async fn short_lived_tokens_do_not_make_the_limits_forgotten() {
     assert_eq!(issuer.calls(), 18);
 }
 
-/// Fifty layers, an issuer that keeps one token a client, and in each process a path that always answers
-/// 401, for ten minutes.
-#[tokio::test(start_paused = true)]
-async fn fifty_processes_with_a_bad_path_each_cost_what_one_costs_and_refuse_no_good_request() {
-    let valid = Arc::new(Mutex::new(String::new()));
+/// Fifty layers, in each of them a path that always answers 401 beside a good one, for ten minutes. How
+/// many good requests were sent, and how many refused.
+async fn fifty_processes_with_a_bad_path_each(keeps_one_token: bool) -> (usize, usize) {
+    let valid: Arc<Mutex<Vec<String>>> = Arc::default();
     let issuing = Arc::clone(&valid);
     let issuer = Issuer::new(move |call| {
         let valid = Arc::clone(&issuing);
         async move {
             sleep(Duration::from_millis(50)).await;
             let token = format!("token-{call}");
-            valid.lock().unwrap().clone_from(&token);
+            let mut valid = valid.lock().unwrap();
+            if keeps_one_token {
+                valid.clear();
+            }
+            valid.push(token.clone());
             Ok(AccessToken::new(token, DAY)?)
         }
     });
     let api = Api::new(move |request: ApiRequest<_>| {
-        let valid = Arc::clone(&valid);
+        let token = token_of(request.headers()).to_owned();
+        let good = request.uri().path() != "/bad" && valid.lock().unwrap().contains(&token);
         async move {
-            let good = *valid.lock().unwrap() == token_of(request.headers());
-            let bad = request.uri().path() == "/bad";
             sleep(Duration::from_millis(20)).await;
-            Ok(answer(match good && !bad {
+            Ok(answer(match good {
                 true => StatusCode::OK,
                 false => StatusCode::UNAUTHORIZED,
             }))
@@ -141,30 +143,44 @@ async fn fifty_processes_with_a_bad_path_each_cost_what_one_costs_and_refuse_no_
     });
     let store = Memory::default();
     let start = Instant::now();
-    let fetched = Mutex::new(Vec::new());
     let processes = (0..50).map(|_| async {
         let layer: SymblAuthLayer = issuer.builder().store(store.clone(), key()).build();
-        let mut refused = 0;
+        let (mut sent, mut refused) = (0, 0);
         while start.elapsed() < 600 * SECOND {
             let bad = send(&layer, &api, get("https://api.symbl.ai/bad"));
             let good = send(&layer, &api, get(URL));
             let (bad, good) = futures::join!(bad, good);
             assert_eq!(bad.unwrap().status(), StatusCode::UNAUTHORIZED);
+            sent += 1;
             refused += usize::from(good.unwrap().status() != StatusCode::OK);
-            fetched
-                .lock()
-                .unwrap()
-                .push((start.elapsed().as_secs(), issuer.calls()));
+            let (seconds, calls) = (start.elapsed().as_secs(), issuer.calls() as u64);
+            // The first of all, and what one process may.
+            assert!(calls <= 1 + 16 + seconds / 10, "{calls} after {seconds} s");
             sleep(Duration::from_millis(fastrand::u64(500..1500))).await;
         }
-        refused
+        (sent, refused)
     });
-    let refused: usize = join_all(processes).await.into_iter().sum();
-    for (seconds, calls) in fetched.into_inner().unwrap() {
-        assert!(
-            calls as u64 <= 1 + 16 + seconds / 10 + 1,
-            "{calls} after {seconds} s"
-        );
-    }
-    assert_eq!(refused, 0, "good requests were refused");
+    let counts = join_all(processes).await.into_iter();
+    counts.fold((0, 0), |(sent, refused), counts| {
+        (sent + counts.0, refused + counts.1)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_processes_with_a_bad_path_each_have_the_limits_of_one_and_refuse_no_good_request() {
+    let (sent, refused) = fifty_processes_with_a_bad_path_each(false).await;
+    assert!(sent > 25_000, "{sent}");
+    assert_eq!(refused, 0);
+}
+
+/// With an issuer that keeps one token, each fetch for a bad path revokes the token of all. While the first
+/// sixteen are made, a process may have two tokens that are both revoked by now, and not ask for a third
+/// (N4's patience).
+#[tokio::test(start_paused = true)]
+async fn with_an_issuer_that_keeps_one_token_they_have_the_limits_of_one_and_refuse_few() {
+    let (sent, refused) = fifty_processes_with_a_bad_path_each(true).await;
+    assert!(
+        refused * 20 < sent,
+        "{refused} of {sent} good requests were refused"
+    );
 }

@@ -8,6 +8,9 @@ mod limits;
 mod memory;
 mod sealing;
 mod sharing;
+mod sqlite;
+#[path = "../../examples/sqlite_store/store.rs"]
+mod sqlite_store;
 #[path = "../rules/support.rs"]
 mod support;
 mod telemetry;
