@@ -19,7 +19,7 @@ use tower_symbl_auth::{AccessToken, NotRetried, SymblAuthLayer, TokenError, Toke
 
 use crate::{
     support::*,
-    world::{World, scripted},
+    world::{World, scripted, token},
 };
 
 const MILLIS: Duration = Duration::from_millis(1);
@@ -45,7 +45,7 @@ impl Site {
             if each_token_revokes_the_last {
                 issued.store(call, Ordering::Relaxed);
             }
-            async move { Ok(AccessToken::new(format!("token-{call}"), 30 * DAY)?) }
+            async move { Ok(token(call)?) }
         });
         let valid = Arc::clone(&valid_from);
         let api = Api::new(move |request: ApiRequest<Upload>| {
