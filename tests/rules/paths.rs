@@ -111,7 +111,9 @@ async fn a_path_that_always_answers_401_costs_about_one_fetch_a_minute() {
     for world in worlds() {
         world.traffic(120 * SECOND, SECOND / 4, 1, true).await;
         let fetches = world.traffic(600 * SECOND, SECOND / 4, 1, true).await;
-        assert!((8..=12).contains(&fetches), "{fetches} in ten minutes");
+        // If nothing can be sent again then nothing tries new tokens, and none is thrown away.
+        let fewest = if world.unreplayable { 0 } else { 8 };
+        assert!((fewest..=12).contains(&fetches), "{fetches} in ten minutes");
     }
 }
 
@@ -268,7 +270,7 @@ async fn a_bad_path_costs_one_fetch_a_minute_also_when_its_retries_are_slower_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
+async fn a_revocation_is_healed_by_the_second_request_beside_three_busy_bad_paths() {
     for revokes in [false, true] {
         let world = Site::new(revokes, false);
         let service = busy(&world);
@@ -276,11 +278,19 @@ async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
         sleep(6 * SECOND).await;
         for _ in 0..3 {
             world.revoke();
-            let service = world.layer.layer(service.clone());
-            let request = Request::post("https://api.symbl.ai/good");
-            let request = request.body(Upload::default()).unwrap();
-            let response = service.oneshot(request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::OK);
+            // What the bad paths have just brought is revoked as well, and the first may go with that.
+            let mut requests = 0;
+            loop {
+                requests += 1;
+                let service = world.layer.layer(service.clone());
+                let request = Request::post("https://api.symbl.ai/good");
+                let request = request.body(Upload::default()).unwrap();
+                let response = service.oneshot(request).await.unwrap();
+                if response.status() == StatusCode::OK {
+                    break;
+                }
+            }
+            assert!(requests <= 2, "{requests}");
             sleep(SECOND).await;
         }
     }
