@@ -94,7 +94,10 @@ async fn one_that_was_accepted_goes_once_a_newer_one_has_been() {
     world.get("/good").await.accepted();
     assert_eq!(world.sent(), [2]);
     world.accepts(&[1]);
-    world.get("/good").await.because(|why| matches!(why, NotRetried::SecondRejection));
+    world
+        .get("/good")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
     assert_eq!(world.sent(), [2, 3]);
 }
 
@@ -189,7 +192,10 @@ async fn what_cannot_be_sent_again_does_not_try_the_candidate() {
 async fn it_does_once_the_served_token_has_been_refused() {
     let world = World::with_a_candidate().await;
     world.accepts(&[]);
-    world.get("/a").await.because(|why| matches!(why, NotRetried::SecondRejection));
+    world
+        .get("/a")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
     assert_eq!(world.sent(), [2, 1]);
     advance(1500 * MILLIS).await;
     world.accepts(&[2]);
@@ -243,7 +249,10 @@ async fn between_refused_probes_the_candidate_rests_twice_as_long_each_time() {
     let at = [0, 1, 3, 7, 15, 31, 63].map(Duration::from_secs);
     assert_eq!(probes.len(), at.len(), "{probes:?}");
     for (probe, at) in probes.into_iter().zip(at) {
-        assert!((at..=at + SECOND).contains(&probe), "{probe:?} is not {at:?}");
+        assert!(
+            (at..=at + SECOND).contains(&probe),
+            "{probe:?} is not {at:?}"
+        );
     }
 }
 
@@ -345,7 +354,10 @@ async fn a_served_token_that_nobody_has_accepted_for_two_seconds_gives_way_to_th
     let world = World::new();
     world.get("/good").await.accepted();
     world.accepts(&[]);
-    world.get("/good").await.because(|why| matches!(why, NotRetried::SecondRejection));
+    world
+        .get("/good")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
     assert_eq!(world.sent(), [1, 1, 2]);
     advance(1900 * MILLIS).await;
     assert_eq!(world.served().await, 1);
@@ -357,8 +369,17 @@ async fn a_served_token_that_nobody_has_accepted_for_two_seconds_gives_way_to_th
 async fn one_whose_last_answer_was_no_rejection_does_not() {
     let world = World::new();
     world.get("/good").await.accepted();
-    world.answers(|path, token| if path == "/bad" || token == 2 { 401 } else { 200 });
-    world.get("/bad").await.because(|why| matches!(why, NotRetried::SecondRejection));
+    world.answers(|path, token| {
+        if path == "/bad" || token == 2 {
+            401
+        } else {
+            200
+        }
+    });
+    world
+        .get("/bad")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
     world.get("/good").await.accepted();
     advance(60 * SECOND).await;
     assert_eq!(world.served().await, 1);

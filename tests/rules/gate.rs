@@ -184,7 +184,8 @@ async fn rejections_of_a_token_that_nobody_accepts_pass_after_a_quarter_and_up_t
 
 /// T5
 #[tokio::test(start_paused = true)]
-async fn after_refused_credentials_rejections_of_a_token_that_nobody_accepts_pass_each_five_seconds() {
+async fn after_refused_credentials_rejections_of_a_token_that_nobody_accepts_pass_each_five_seconds()
+ {
     let issuer = down_after_the_first(TokenErrorKind::Credentials, None);
     let world = World::with(issuer, |builder| builder);
     world.prove().await;
@@ -213,11 +214,20 @@ async fn a_retry_after_holds_for_a_minute_if_nobody_accepts_the_token_and_else_f
         world.prove().await;
         world.layer.refresh().await.unwrap_err();
         advance(2 * SECOND).await;
-        world.answers(move |path, _| if accepted && path == "/good" { 200 } else { 401 });
+        world.answers(move |path, _| {
+            if accepted && path == "/good" {
+                200
+            } else {
+                401
+            }
+        });
         for (wait, fetches) in [(waits - 3, 2), (2, 3)] {
             advance(wait * SECOND).await;
             world.get("/good").await;
-            world.get("/bad").await.because(|why| matches!(why, NotRetried::Token(_)));
+            world
+                .get("/bad")
+                .await
+                .because(|why| matches!(why, NotRetried::Token(_)));
             assert_eq!(world.fetches(), fetches, "{accepted}, {asked:?}");
         }
     }
@@ -239,12 +249,18 @@ async fn a_refresh_ahead_that_fails_closes_the_gate_to_rejections_too_and_a_succ
     world.get("/good").await.accepted();
     assert_eq!(world.issuer.reasons()[1..], [FetchReason::Early]);
     world.answers(|path, _| if path == "/bad" { 401 } else { 200 });
-    world.get("/bad").await.because(|why| matches!(why, NotRetried::Token(_)));
+    world
+        .get("/bad")
+        .await
+        .because(|why| matches!(why, NotRetried::Token(_)));
     assert_eq!(world.fetches(), 2);
     world.layer.refresh().await.unwrap();
     world.get("/good").await.accepted();
     world.get("/bad").await;
-    assert_eq!(world.issuer.reasons()[2..], [FetchReason::Forced, FetchReason::Rejected]);
+    assert_eq!(
+        world.issuer.reasons()[2..],
+        [FetchReason::Forced, FetchReason::Rejected]
+    );
 }
 
 /// T7
@@ -455,14 +471,20 @@ async fn a_fetch_that_refresh_joins_counts_as_forced() {
     world.get("/good").await.accepted();
     let start = Instant::now();
     let new = world.layer.refresh().await.unwrap();
-    assert_eq!((number(new.expose_secret()), start.elapsed()), (2, 5 * SECOND));
+    assert_eq!(
+        (number(new.expose_secret()), start.elapsed()),
+        (2, 5 * SECOND)
+    );
     assert_eq!((world.fetches(), world.served().await), (2, 2));
 }
 
 /// T7, J4: so that the token it brings again is vouched for.
 #[tokio::test(start_paused = true)]
 async fn a_rejection_that_joins_a_forced_fetch_is_answered_by_it() {
-    let world = World::with(scripted(|call| (1, (call > 1).then_some(5 * SECOND).unwrap_or_default())), |builder| builder);
+    let world = World::with(
+        scripted(|call| (1, (call > 1).then_some(5 * SECOND).unwrap_or_default())),
+        |builder| builder,
+    );
     world.prove().await;
     world.answers(|path, _| if path == "/bad" { 401 } else { 200 });
     let (got, refreshed) = tokio::join!(world.get("/bad"), world.layer.refresh());

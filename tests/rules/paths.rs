@@ -136,7 +136,6 @@ async fn a_thousand_such_paths_cost_six_fetches_a_minute_after_the_first_sixteen
     }
 }
 
-
 #[tokio::test(start_paused = true)]
 async fn a_good_path_never_sees_the_trouble_of_bad_ones() {
     // Not even when each token they fetch revokes the one before.
@@ -270,29 +269,19 @@ async fn a_bad_path_costs_one_fetch_a_minute_also_when_its_retries_are_slower_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_is_healed_by_the_second_request_beside_three_busy_bad_paths() {
-    for revokes in [false, true] {
-        let world = Site::new(revokes, false);
-        let service = busy(&world);
-        workers(&world, &service, 60, 3);
-        sleep(6 * SECOND).await;
-        for _ in 0..3 {
-            world.revoke();
-            // What the bad paths have just brought is revoked as well, and the first may go with that.
-            let mut requests = 0;
-            loop {
-                requests += 1;
-                let service = world.layer.layer(service.clone());
-                let request = Request::post("https://api.symbl.ai/good");
-                let request = request.body(Upload::default()).unwrap();
-                let response = service.oneshot(request).await.unwrap();
-                if response.status() == StatusCode::OK {
-                    break;
-                }
-            }
-            assert!(requests <= 2, "{requests}");
-            sleep(SECOND).await;
-        }
+async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
+    let world = Site::new(false, false);
+    let service = busy(&world);
+    workers(&world, &service, 60, 3);
+    sleep(6 * SECOND).await;
+    for _ in 0..3 {
+        world.revoke();
+        let service = world.layer.layer(service.clone());
+        let request = Request::post("https://api.symbl.ai/good");
+        let request = request.body(Upload::default()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        sleep(SECOND).await;
     }
 }
 
@@ -384,7 +373,9 @@ async fn the_second_fruitless_fetch_in_a_row_cools_its_path_down_and_no_other() 
     world.get("/bad").await.because(cooling);
     // The method is a part of it.
     let request = Request::get("https://api.symbl.ai/bad").body(Upload::new(0));
-    let response = send(&world.layer, &world.api, request.unwrap()).await.unwrap();
+    let response = send(&world.layer, &world.api, request.unwrap())
+        .await
+        .unwrap();
     assert!(matches!(
         response.extensions().get(),
         Some(NotRetried::SecondRejection)
@@ -411,7 +402,13 @@ async fn cool_downs_double_from_a_second_to_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_is_fruitless_only_if_the_token_that_is_refused_has_been_accepted() {
     let world = World::with_a_proven_token().await;
-    world.answers(|path, token| if path == "/bad" || token > 1 { 401 } else { 200 });
+    world.answers(|path, token| {
+        if path == "/bad" || token > 1 {
+            401
+        } else {
+            200
+        }
+    });
     for _ in 0..50 {
         let got = world.get("/bad").await;
         assert!(!got.why.as_ref().is_some_and(cooling), "{got:?}");
@@ -451,7 +448,10 @@ async fn the_next_accepted_answer_clears_a_path_whose_request_could_not_be_sent_
     fetch_for(&world, "/bad").await;
     world.get("/bad").await.because(cooling);
     advance(1100 * MILLIS).await;
-    world.upload("/bad").await.because(|why| matches!(why, NotRetried::Body));
+    world
+        .upload("/bad")
+        .await
+        .because(|why| matches!(why, NotRetried::Body));
     world.answers(|_, _| 200);
     world.upload("/bad").await.accepted();
     bad_paths(&world);
@@ -511,7 +511,10 @@ async fn sixteen_fetches_that_do_not_help_are_made_at_once_and_one_more_every_te
     }
     // At the limit, a request whose token is proven is sent again with the same.
     world.sent();
-    world.get("/bad/16").await.because(|why| matches!(why, NotRetried::SecondRejection));
+    world
+        .get("/bad/16")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
     assert_eq!((world.sent(), world.fetches()), (vec![17, 17], 17));
     for path in 17..20 {
         advance(9900 * MILLIS).await;
@@ -574,7 +577,12 @@ async fn a_path_cools_down_at_once_when_the_endpoint_vouches_for_the_token_that_
 /// J5
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_fails_is_not_held_against_the_path_whose_401_asked_for_it() {
-    let issuer = scripted(|call| (if (2..=6).contains(&call) { 0 } else { call }, Duration::ZERO));
+    let issuer = scripted(|call| {
+        (
+            if (2..=6).contains(&call) { 0 } else { call },
+            Duration::ZERO,
+        )
+    });
     let world = World::with(issuer, |builder| builder);
     world.prove().await;
     bad_paths(&world);

@@ -42,7 +42,10 @@ async fn an_api_that_refuses_everything_is_tried_with_new_tokens_less_and_less_o
     let patience = [0, 1, 10, 20, 40, 80, 120, 120, 120, 120, 120, 120];
     for (gap, patience) in gaps.into_iter().zip(patience.map(Duration::from_secs)) {
         let longest = patience + 1500 * MILLIS;
-        assert!((patience..=longest).contains(&gap), "{gap:?} is not {patience:?}");
+        assert!(
+            (patience..=longest).contains(&gap),
+            "{gap:?} is not {patience:?}"
+        );
     }
 }
 
@@ -79,7 +82,13 @@ async fn the_row_does_not_end_when_the_older_token_is_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_new_token_is_not_replaced_while_another_is_accepted() {
     let world = World::with_a_proven_token().await;
-    world.answers(|path, token| if path == "/bad" || token > 1 { 401 } else { 200 });
+    world.answers(|path, token| {
+        if path == "/bad" || token > 1 {
+            401
+        } else {
+            200
+        }
+    });
     let start = Instant::now();
     while start.elapsed() < 100 * SECOND {
         world.get("/good").await.accepted();
@@ -92,7 +101,13 @@ async fn a_new_token_is_not_replaced_while_another_is_accepted() {
 #[tokio::test(start_paused = true)]
 async fn it_is_once_that_was_more_than_two_seconds_ago() {
     let world = World::with_a_proven_token().await;
-    world.answers(|path, token| if path == "/bad" || token > 1 { 401 } else { 200 });
+    world.answers(|path, token| {
+        if path == "/bad" || token > 1 {
+            401
+        } else {
+            200
+        }
+    });
     world.get("/good").await.accepted();
     world.get("/bad").await.because(second);
     advance(1900 * MILLIS).await;
@@ -112,7 +127,7 @@ async fn beside_a_probe(world: &World) -> Got {
 
 #[tokio::test(start_paused = true)]
 async fn beside_an_older_token_that_was_never_accepted_it_is_replaced_and_the_retry_takes_what_comes()
-{
+ {
     let world = World::new();
     world.accepts(&[]);
     world.get("/a").await.because(second);
@@ -162,7 +177,10 @@ async fn in_its_first_second_a_request_that_could_only_take_a_refused_token_wait
     world.get("/b").await.accepted();
     assert_eq!(world.sent(), [2]);
     let waited = start.elapsed();
-    assert!((600 * MILLIS..=610 * MILLIS).contains(&waited), "{waited:?}");
+    assert!(
+        (600 * MILLIS..=610 * MILLIS).contains(&waited),
+        "{waited:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +197,10 @@ async fn it_waits_no_longer_than_until_the_token_is_accepted_for_another() {
         let start = Instant::now();
         world.get("/b").await.accepted();
         let waited = start.elapsed();
-        assert!((490 * MILLIS..=510 * MILLIS).contains(&waited), "{waited:?}");
+        assert!(
+            (490 * MILLIS..=510 * MILLIS).contains(&waited),
+            "{waited:?}"
+        );
     };
     let (first, ()) = tokio::join!(first, others);
     first.accepted();
@@ -208,7 +229,10 @@ async fn one_that_was_itself_refused_waits_as_well_from_the_second_of_a_row_on()
     first.because(second);
     other.accepted();
     let waited = start.elapsed();
-    assert!((1200 * MILLIS..=1250 * MILLIS).contains(&waited), "{waited:?}");
+    assert!(
+        (1200 * MILLIS..=1250 * MILLIS).contains(&waited),
+        "{waited:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

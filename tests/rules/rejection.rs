@@ -365,7 +365,7 @@ async fn a_401_is_held_for_ten_seconds_at_most_and_for_one_if_its_body_is_long()
         (Some(0), 10),
         (Some(16 * 1024), 10),
         (Some(16 * 1024 + 1), 1),
-        (Some(1 << 40), 1),
+        (Some(1_u64 << 40), 1),
     ] {
         let issuer = Issuer::new(|call| async move {
             match call {
@@ -408,17 +408,33 @@ async fn what_was_handed_back_after_ten_seconds_leaves_the_fetch_to_those_who_co
 #[tokio::test(start_paused = true)]
 async fn what_is_over_the_limit_waits_ten_seconds_at_most_and_then_goes_with_the_newest_token() {
     for (delay, waited, sent) in [(4, 4, 2), (60, 10, 1)] {
-        let issuer = scripted(move |call| (call, if call == 1 { Duration::ZERO } else { delay * SECOND }));
+        let issuer = scripted(move |call| {
+            (
+                call,
+                if call == 1 {
+                    Duration::ZERO
+                } else {
+                    delay * SECOND
+                },
+            )
+        });
         let world = World::with(issuer, |builder| builder);
         world.prove().await;
         world.answers(|path, _| if path == "/bad" { 401 } else { 200 });
-        world.upload("/bad").await.because(|why| matches!(why, NotRetried::Body));
+        world
+            .upload("/bad")
+            .await
+            .because(|why| matches!(why, NotRetried::Body));
         // The token that is served meanwhile has been accepted, so what comes is the candidate.
         let start = Instant::now();
         let others = async {
             let start = Instant::now();
             world.get("/good").await.accepted();
-            assert_eq!(start.elapsed(), Duration::ZERO, "who can be sent again does not wait");
+            assert_eq!(
+                start.elapsed(),
+                Duration::ZERO,
+                "who can be sent again does not wait"
+            );
         };
         let (upload, ()) = tokio::join!(world.upload("/good"), others);
         upload.accepted();
@@ -444,7 +460,13 @@ async fn an_early_fetch_that_brings_the_same_is_followed_by_one_for_the_rejectio
         world.prove().await;
         advance(600 * SECOND).await;
         world.get("/good").await.accepted();
-        world.answers(|path, token| if (path, token) == ("/bad", 1) { 401 } else { 200 });
+        world.answers(|path, token| {
+            if (path, token) == ("/bad", 1) {
+                401
+            } else {
+                200
+            }
+        });
         let start = Instant::now();
         let got = world.get("/bad").await;
         assert_eq!(start.elapsed(), 4 * SECOND);
@@ -509,7 +531,11 @@ async fn any_other_answer_below_500_proves_a_token() {
         assert_eq!(world.get("/good").await.status, status);
         world.answers(|_, token| if token == 1 { 401 } else { 503 });
         assert_eq!(world.get("/good").await.status, 503);
-        assert_eq!((world.sent(), world.served().await), (vec![1, 1, 2], 1), "{status}");
+        assert_eq!(
+            (world.sent(), world.served().await),
+            (vec![1, 1, 2], 1),
+            "{status}"
+        );
     }
 }
 

@@ -19,10 +19,7 @@ use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind,
 };
 
-use crate::{
-    support::*,
-    world::World,
-};
+use crate::{support::*, world::World};
 
 /// T1
 #[tokio::test(start_paused = true)]
@@ -309,7 +306,6 @@ async fn the_times_of_refresh_are_spread_over_a_fifth_of_the_margin() {
         assert!(*first - *last > margin / 10, "{first:?} to {last:?}");
     }
 }
-
 
 /// T4: as Symbl's endpoint, hands out the same token with what remains of its life, until that is less
 /// than `window`.

@@ -70,12 +70,12 @@ impl World {
     /// Only these tokens are accepted from now on, but never on a path that begins with `/bad`.
     pub fn accepts(&self, tokens: &[usize]) {
         let tokens = tokens.to_vec();
-        self.answers(
-            move |path, token| match !path.starts_with("/bad") && tokens.contains(&token) {
+        self.answers(move |path, token| {
+            match !path.starts_with("/bad") && tokens.contains(&token) {
                 true => 200,
                 false => 401,
-            },
-        );
+            }
+        });
     }
 
     /// How long the API takes to answer from now on.
