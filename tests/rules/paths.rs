@@ -19,7 +19,7 @@ use tower_symbl_auth::{AccessToken, NotRetried, SymblAuthLayer, TokenError, Toke
 
 use crate::{
     support::*,
-    world::{World, scripted},
+    world::{World, scripted, token},
 };
 
 const MILLIS: Duration = Duration::from_millis(1);
@@ -45,7 +45,7 @@ impl Site {
             if each_token_revokes_the_last {
                 issued.store(call, Ordering::Relaxed);
             }
-            async move { Ok(AccessToken::new(format!("token-{call}"), 30 * DAY)?) }
+            async move { Ok(token(call)?) }
         });
         let valid = Arc::clone(&valid_from);
         let api = Api::new(move |request: ApiRequest<Upload>| {
@@ -111,7 +111,9 @@ async fn a_path_that_always_answers_401_costs_about_one_fetch_a_minute() {
     for world in worlds() {
         world.traffic(120 * SECOND, SECOND / 4, 1, true).await;
         let fetches = world.traffic(600 * SECOND, SECOND / 4, 1, true).await;
-        assert!((8..=12).contains(&fetches), "{fetches} in ten minutes");
+        // If nothing can be sent again then nothing tries new tokens, and none is thrown away.
+        let fewest = if world.unreplayable { 0 } else { 8 };
+        assert!((fewest..=12).contains(&fetches), "{fetches} in ten minutes");
     }
 }
 
@@ -268,20 +270,18 @@ async fn a_bad_path_costs_one_fetch_a_minute_also_when_its_retries_are_slower_th
 
 #[tokio::test(start_paused = true)]
 async fn a_revocation_is_healed_at_once_beside_three_busy_bad_paths() {
-    for revokes in [false, true] {
-        let world = Site::new(revokes, false);
-        let service = busy(&world);
-        workers(&world, &service, 60, 3);
-        sleep(6 * SECOND).await;
-        for _ in 0..3 {
-            world.revoke();
-            let service = world.layer.layer(service.clone());
-            let request = Request::post("https://api.symbl.ai/good");
-            let request = request.body(Upload::default()).unwrap();
-            let response = service.oneshot(request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::OK);
-            sleep(SECOND).await;
-        }
+    let world = Site::new(false, false);
+    let service = busy(&world);
+    workers(&world, &service, 60, 3);
+    sleep(6 * SECOND).await;
+    for _ in 0..3 {
+        world.revoke();
+        let service = world.layer.layer(service.clone());
+        let request = Request::post("https://api.symbl.ai/good");
+        let request = request.body(Upload::default()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        sleep(SECOND).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, StatusCode};
 use tokio::time::{advance, sleep};
-use tower_symbl_auth::{AccessToken, Builder, NotRetried, SymblAuthLayer};
+use tower_symbl_auth::{AccessToken, Builder, InvalidToken, NotRetried, SymblAuthLayer};
 
 use crate::support::*;
 
@@ -35,7 +35,7 @@ pub struct Got {
 impl World {
     /// A new token each time, at once, good for long.
     pub fn new() -> Self {
-        Self::with(Issuer::fresh(30 * DAY, Duration::ZERO), |builder| builder)
+        Self::with(scripted(|call| (call, Duration::ZERO)), |builder| builder)
     }
 
     pub fn with(issuer: Issuer, settings: impl FnOnce(Builder) -> Builder) -> Self {
@@ -189,6 +189,13 @@ pub async fn pause(delay: Duration) {
     }
 }
 
+/// The token of that number, good for thirty days. Each ends later than the one before, though no time may
+/// pass in between.
+pub fn token(number: usize) -> Result<AccessToken, InvalidToken> {
+    let lifetime = 30 * DAY + number as u32 * 10 * SECOND;
+    AccessToken::new(format!("token-{number}"), lifetime)
+}
+
 /// A token service whose nth answer is the token of that number, after that delay; 0 for a failure.
 pub fn scripted(script: impl Fn(usize) -> (usize, Duration) + Send + Sync + 'static) -> Issuer {
     Issuer::new(move |call| {
@@ -197,7 +204,7 @@ pub fn scripted(script: impl Fn(usize) -> (usize, Duration) + Send + Sync + 'sta
             pause(delay).await;
             match number {
                 0 => Err("down".into()),
-                _ => Ok(AccessToken::new(format!("token-{number}"), 30 * DAY)?),
+                _ => Ok(token(number)?),
             }
         }
     })
