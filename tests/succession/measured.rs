@@ -8,7 +8,6 @@ use crate::world::Seconds;
 #[derive(Debug)]
 pub struct Refused {
     pub path: usize,
-    pub sent: Seconds,
     pub at: Seconds,
     pub why: String,
 }
@@ -66,12 +65,6 @@ impl Measured {
         last.map_or(f64::NEG_INFINITY, |last| ends[last])
     }
 
-    /// How many were refused that were sent in the period.
-    pub fn refused_in(&self, from: Seconds, to: Seconds) -> usize {
-        let sent = self.refused.iter().map(|refused| refused.sent);
-        sent.filter(|sent| (from..to).contains(sent)).count()
-    }
-
     pub fn fetches_in(&self, from: Seconds, to: Seconds) -> usize {
         let fetches = self.fetches.iter();
         fetches.filter(|at| (from..to).contains(*at)).count()
@@ -89,7 +82,10 @@ impl fmt::Display for Measured {
         for refused in &self.refused {
             *why.entry(&refused.why).or_default() += 1;
         }
-        let why: Vec<_> = why.iter().map(|(why, count)| format!("{count} {why}")).collect();
+        let why: Vec<_> = why
+            .iter()
+            .map(|(why, count)| format!("{count} {why}"))
+            .collect();
         write!(
             f,
             "{:>6} requests, {:>5} refused",

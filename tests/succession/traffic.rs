@@ -89,10 +89,7 @@ impl fmt::Display for Traffic {
         } = self;
         let spacing = if *poisson { "Poisson" } else { "even" };
         let bodies = format!("{bodies:?}").to_lowercase();
-        write!(
-            f,
-            "{paths:>3} paths {rate:>3}/s {bodies:<10} {spacing:<7}"
-        )
+        write!(f, "{paths:>3} paths {rate:>3}/s {bodies:<10} {spacing:<7}")
     }
 }
 
@@ -260,7 +257,14 @@ async fn one(
     let mut measured = measured.lock().unwrap();
     measured.ended(waited);
     if let Some(why) = why {
-        measured.refused(trace.bad, Refused { path: trace.path, sent, at, why });
+        measured.refused(
+            trace.bad,
+            Refused {
+                path: trace.path,
+                at,
+                why,
+            },
+        );
     }
 }
 

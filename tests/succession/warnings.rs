@@ -59,6 +59,7 @@ struct Message(bool);
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
-        self.0 |= field.name() == "message" && text.starts_with("too many fetches after rejections");
+        self.0 |=
+            field.name() == "message" && text.starts_with("too many fetches after rejections");
     }
 }
