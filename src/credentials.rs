@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, fmt, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 /// An app id and its secret, as Symbl's console shows them.
 ///
@@ -32,7 +32,8 @@ impl Credentials {
     }
 
     /// Credentials from `SYMBL_APP_ID` and `SYMBL_APP_SECRET` or, with neither of them set, from
-    /// `APP_ID` and `APP_SECRET`, which Symbl's own samples use.
+    /// `APP_ID` and `APP_SECRET`, which Symbl's own samples use. White space around a value, such as the
+    /// line break at the end of a file, is taken off.
     ///
     /// # Errors
     ///
@@ -55,6 +56,10 @@ impl Credentials {
         self.app_secret.expose_secret()
     }
 
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.app_id() == other.app_id() && self.app_secret() == other.app_secret()
+    }
+
     fn from_variables(
         read: impl Fn(&'static str) -> Result<Option<String>, Fault>,
     ) -> Result<Self, CredentialsError> {
@@ -75,11 +80,13 @@ impl Credentials {
                 name,
                 fault: Fault::Missing,
             }),
-            Some(value) if value.trim().is_empty() => Err(CredentialsError {
-                name,
-                fault: Fault::Empty,
-            }),
-            Some(value) => Ok(value),
+            Some(value) => match Zeroizing::new(value).trim() {
+                "" => Err(CredentialsError {
+                    name,
+                    fault: Fault::Empty,
+                }),
+                value => Ok(value.to_owned()),
+            },
         };
         Ok(Self::new(
             present(names[0], id)?,
@@ -161,6 +168,12 @@ mod tests {
         assert_eq!((found.app_id(), found.app_secret()), ("a", "b"));
         let found = from(&all[2..]).unwrap();
         assert_eq!((found.app_id(), found.app_secret()), ("c", "d"));
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_taken_off() {
+        let files = from(&[("APP_ID", " a\n"), ("APP_SECRET", "b c\r\n")]).unwrap();
+        assert_eq!((files.app_id(), files.app_secret()), ("a", "b c"));
     }
 
     #[test]

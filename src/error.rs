@@ -1,10 +1,12 @@
 //! Why there is no token.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, iter, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::time::Instant;
 use tower::BoxError;
+
+use crate::InvalidToken;
 
 /// Why no token could be had.
 ///
@@ -58,14 +60,15 @@ pub enum TokenErrorKind {
     Credentials,
     /// Too many token requests (status 429).
     RateLimited,
-    /// The endpoint could not be reached, or answered 5xx.
+    /// The endpoint could not be reached, broke off, or answered 408 or 5xx; or whatever tells the
+    /// credentials, or another token service, failed.
     Unavailable,
     /// No answer in time.
     Timeout,
     /// The answer was none of the token protocol's.
     InvalidResponse,
-    /// A fault on this side: a token service that panicked, a call outside a tokio runtime, or no root
-    /// certificates.
+    /// A fault on this side: a token service that panicked, a call outside a tokio runtime or in one
+    /// without a timer, no root certificates, no crypto provider, or a proxy of an unknown kind.
     Internal,
 }
 
@@ -131,21 +134,38 @@ impl TokenError {
         Self::new(TokenErrorKind::Internal, message)
     }
 
-    /// The `TokenError` among an error and its sources; failing that the error itself, as `Unavailable`.
+    /// What a token service failed with: the `TokenError` among its error and the sources of that;
+    /// failing that `Unavailable`, or `InvalidResponse` if what it brought was no token.
     pub(crate) fn from_service(error: BoxError) -> Self {
+        let kind = match chain(&*error).any(|error| error.is::<InvalidToken>()) {
+            true => TokenErrorKind::InvalidResponse,
+            false => TokenErrorKind::Unavailable,
+        };
+        Self::because(kind, "the token service failed", error)
+    }
+
+    /// What an HTTP client failed with: the `TokenError` among its error and the sources of that;
+    /// failing that the endpoint is unavailable, for the deepest of them.
+    pub(crate) fn transport(error: BoxError) -> Self {
+        Self::because(TokenErrorKind::Unavailable, "", error)
+    }
+
+    /// The `TokenError` among an error and its sources; failing that an error of that kind, with the
+    /// deepest source in its message, where "the request failed" would help nobody.
+    pub(crate) fn because(kind: TokenErrorKind, what: &str, error: BoxError) -> Self {
         let error = match error.downcast::<Self>() {
             Ok(own) => return *own,
             Err(other) => other,
         };
-        let mut source = error.source();
-        while let Some(inner) = source {
-            if let Some(own) = inner.downcast_ref::<Self>() {
-                return own.clone();
-            }
-            source = inner.source();
+        if let Some(own) = chain(&*error).find_map(|error| error.downcast_ref::<Self>()) {
+            return own.clone();
         }
-        let message = "the request failed".to_owned();
-        Self::from_details(TokenErrorKind::Unavailable, message, None, Some(error))
+        let cause = cause(&*error);
+        let message = match what {
+            "" => cause,
+            what => format!("{what}: {cause}"),
+        };
+        Self::from_details(kind, message, None, Some(error))
     }
 
     /// The same error, with `retry_after` counting down to the end of a cool-down.
@@ -191,4 +211,31 @@ impl Error for TokenError {
         let source = self.details.source.as_ref()?;
         Some(&**source)
     }
+}
+
+/// An error and its sources.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
+/// The deepest source of an error. A timeout does not say of itself what took so long: what it is the
+/// source of does.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let (mut above, mut deepest) = (None, error);
+    while let Some(source) = deepest.source() {
+        above = Some(deepest);
+        deepest = source;
+    }
+    match above {
+        Some(above) if is_timeout(deepest) => format!("{above}: {deepest}"),
+        _ => deepest.to_string(),
+    }
+}
+
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let within = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    error.is::<tower::timeout::error::Elapsed>()
+        || within.is_some_and(|within| within.is::<tokio::time::error::Elapsed>())
 }

@@ -21,14 +21,16 @@
 //! - Dropping any future at any point loses nothing.
 //!
 //! What no middleware can heal: an HTTP/1.1 server that hangs up on an upload it has not read, so that its
-//! client sees a broken pipe and never the 401.
+//! client sees a broken pipe and never the 401. A connector can: see `EarlyResponse` in [`integrations`].
 //!
 //! A tokio runtime with time enabled is needed wherever a token may have to be fetched.
 //!
 //! # Features
 //!
-//! `client` (default): the HTTP client of [`FetchToken`]. `reqwest-middleware`: see [`integrations`].
-//! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all of them.
+//! `client` (default): the HTTP client of [`FetchToken`]. `ring` (default), `aws-lc-rs`: its crypto provider,
+//! unless the process has a default. `reqwest`, `reqwest-middleware`: see [`integrations`].
+//! `store`, `file-store` and `redis-store`: one token for a whole fleet, see [`store`].
+//! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
 //!
 #![doc = include_str!("clients.md")]
 #![forbid(unsafe_code)]
@@ -44,6 +46,8 @@ mod not_retried;
 mod origin;
 mod replay;
 mod rt;
+#[cfg(feature = "store")]
+pub mod store;
 mod sync;
 pub mod telemetry;
 mod token;
@@ -53,7 +57,7 @@ pub use error::{TokenError, TokenErrorKind};
 #[cfg(feature = "client")]
 pub use fetch::DefaultClient;
 pub use fetch::{FetchToken, InvalidEndpoint};
-pub use layer::{Builder, Placement, ResponseFuture, SymblAuth, SymblAuthLayer};
+pub use layer::{Builder, Placement, ResponseFuture, SkipAuth, SymblAuth, SymblAuthLayer};
 pub use not_retried::NotRetried;
 pub use origin::{InvalidOrigin, Origin};
 pub use replay::ReplayBody;

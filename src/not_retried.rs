@@ -37,6 +37,8 @@ pub enum NotRetried {
     /// There is only a new token that the API has not accepted from anybody yet. It may still have to
     /// become known there, so it is not thrown away for another.
     Unproven,
+    /// The request went without a token, since its origin is not among the layer's.
+    Unstamped,
     /// No new token could be had.
     Token(TokenError),
 }
@@ -57,6 +59,9 @@ impl fmt::Display for NotRetried {
             Self::SameToken => f.write_str("the token endpoint handed out the same token again"),
             Self::SecondRejection => f.write_str("another token was rejected as well"),
             Self::Unproven => f.write_str("the API has not accepted the new token yet"),
+            Self::Unstamped => f.write_str(
+                "the request went without a token: list its origin with `Builder::origins`",
+            ),
             Self::Token(error) => write!(f, "no new token: {error}"),
         }
     }

@@ -11,8 +11,9 @@ use http::{
 /// Scheme, host and port of a server that may be sent the token, as in `https://api.symbl.ai`.
 ///
 /// Matching is exact, but for what RFC 9110 section 4.2.3 calls equivalent: hosts are compared without
-/// case, and the scheme's default port is filled in. `ws` stands for `http` and `wss` for `https`, for a
-/// WebSocket handshake is an HTTP request.
+/// case, and the scheme's default port is filled in. Where an origin is written, `ws` stands for `http` and
+/// `wss` for `https`. Of requests, [`authorize`](crate::SymblAuthLayer::authorize) takes a WebSocket's
+/// `ws` and `wss`; the service takes `http` and `https` only.
 ///
 /// ```
 /// use tower_symbl_auth::Origin;
@@ -147,16 +148,23 @@ impl fmt::Display for InvalidOrigin {
 
 impl Error for InvalidOrigin {}
 
-/// The origin guard: whether a request may be sent the token. It fails closed.
+/// The origin guard: whether a request may be sent the token.
+///
+/// Its scheme has to be `https` or `http` to the letter, as connectors compare it: they exist that
+/// encrypt what is `https` and send all else, `wss` among it, in clear.
 ///
 /// A URI without authority (origin-form: what tonic hands on, and what a client bound to one host is
-/// given) goes where the inner service leads; it passes unless a `Host` header names another origin.
+/// given) goes where the inner service leads, so it passes. In either case a `Host` header must not name
+/// another host: over HTTP/1.1 it is the virtual host it names that gets the token.
 #[inline]
 pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool {
     match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
-            let is_written = |origin: &Origin| origin.is_written(scheme, authority);
-            origins.iter().any(is_written) || allows_equivalent(origins, scheme, authority)
+            let is_written = |origin: &&Origin| origin.is_written(scheme, authority);
+            let is_plain = || matches!(scheme.as_str(), "https" | "http");
+            (origins.iter().find(is_written))
+                .or_else(|| is_plain().then(|| equivalent(origins, scheme, authority))?)
+                .is_some_and(|origin| is_host(origin, headers))
         }
         // The authority form of CONNECT: what follows on that connection is not ours to see.
         (None, Some(_)) => false,
@@ -167,10 +175,38 @@ pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool
     }
 }
 
-fn allows_equivalent(origins: &[Origin], scheme: &Scheme, authority: &Authority) -> bool {
+/// The same for a request that something else sends, a WebSocket's handshake among them: `ws` stands for
+/// `http`, and `wss` for `https`.
+pub(crate) fn allows_handshake(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool {
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) => {
+            equivalent(origins, scheme, authority).is_some_and(|origin| is_host(origin, headers))
+        }
+        _ => allows(origins, uri, headers),
+    }
+}
+
+#[inline]
+fn is_host(origin: &Origin, headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).iter().all(|host| {
+        host.as_bytes() == origin.authority.as_bytes()
+            || Authority::try_from(host.as_bytes()).is_ok_and(|host| origin.has_host(&host))
+    })
+}
+
+fn equivalent<'a>(
+    origins: &'a [Origin],
+    scheme: &Scheme,
+    authority: &Authority,
+) -> Option<&'a Origin> {
     let tls = is_tls(scheme.as_str());
-    let is = |origin: &Origin| tls == Some(origin.tls) && origin.has_host(authority);
-    origins.iter().any(is)
+    let is = |origin: &&Origin| tls == Some(origin.tls) && origin.has_host(authority);
+    origins.iter().find(is)
+}
+
+/// Whether a request's URI names a server at all, and which: for telling that it goes without a token.
+pub(crate) fn server(uri: &Uri) -> Option<String> {
+    Some(canonical(uri.scheme_str()?, uri.authority()?))
 }
 
 /// Scheme and authority as an origin writes them, so that one origin has one name.

@@ -1,5 +1,5 @@
 //! The app of `examples/axum_proxy`: uploads that stream through it while the token is revoked, what it
-//! hands on, and what it answers when it has no token.
+//! hands on and where to, and what it answers when it has no token.
 #![cfg(feature = "mock")]
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract, routing::any};
+use axum::{Router, body::Body, extract, routing::any, serve::Listener};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream};
 use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
@@ -21,14 +21,18 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tower_symbl_auth::mock::{MockSymbl, TokenReply};
 
 #[path = "../examples/axum_proxy/app.rs"]
 mod app;
 
 async fn serve(app: Router) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = app::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
@@ -246,6 +250,52 @@ async fn the_callers_credentials_and_hop_by_hop_headers_stay_behind() {
         answer.into_body().collect().await.unwrap().to_bytes(),
         "hello"
     );
+}
+
+/// Sends a request as it stands, and reads the answer's status.
+async fn raw(address: SocketAddr, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+}
+
+#[tokio::test]
+async fn whatever_host_the_caller_names_only_the_api_is_called() {
+    let symbl = MockSymbl::start().await.unwrap();
+    let proxy = proxy(&symbl).await;
+    // Another server, to be called by nobody.
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = elsewhere.local_addr().unwrap();
+    let called = tokio::spawn(async move { elsewhere.accept().await });
+    let requests = [
+        format!("GET /v1/job/1 HTTP/1.1\r\nHost: {other}\r\n"),
+        format!("GET http://{other}/v1/job/1 HTTP/1.1\r\nHost: {other}\r\n"),
+        format!("GET http://{other}/v1/job/1 HTTP/1.1\r\nHost: {proxy}\r\n"),
+        format!("GET http://user@{other}/v1/job/1?x=@{other} HTTP/1.1\r\nHost: {other}\r\n"),
+        format!("GET //{other}/v1/job/1 HTTP/1.1\r\nHost: {proxy}\r\n"),
+        format!("CONNECT {other} HTTP/1.1\r\nHost: {other}\r\n"),
+        format!("OPTIONS * HTTP/1.1\r\nHost: {other}\r\n"),
+        format!("GET /texts/1 HTTP/1.1\r\nHost: {other}\r\n"),
+    ];
+    for request in requests {
+        let request = format!("{request}Connection: close\r\n\r\n");
+        assert_eq!(raw(proxy, &request).await, 404, "{request}");
+    }
+    // The API has no such job. The paths that are not its own, the app has answered.
+    assert_eq!((symbl.api_requests(), symbl.rejections()), (5, 0));
+    assert!(!called.is_finished());
+}
+
+#[tokio::test]
+async fn accepted_connections_do_without_nagles_algorithm() {
+    let mut listener = app::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let caller = TcpStream::connect(address).await.unwrap();
+    let (accepted, _) = listener.accept().await;
+    assert!(accepted.nodelay().unwrap());
+    drop(caller);
 }
 
 /// The API echoes a body that has not ended yet.

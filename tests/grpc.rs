@@ -22,10 +22,13 @@ use tonic::{
 };
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_symbl_auth::{
-    AccessToken, Builder, ReplayBody, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
+    AccessToken, Builder, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
 };
 
 use echo::{EchoClient, Received};
+
+#[path = "../examples/grpc/channel.rs"]
+mod channel;
 
 #[path = "../examples/grpc/echo.rs"]
 mod echo;
@@ -84,10 +87,7 @@ fn authenticated(
     channel: Channel,
     auth: SymblAuthLayer,
 ) -> impl Service<Request<Body>, Response = http::Response<Body>, Error = BoxError> + Clone {
-    ServiceBuilder::new()
-        .layer(auth)
-        .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(channel)
+    channel::authenticated(channel, auth, Duration::from_secs(20))
 }
 
 fn letters(letters: &str) -> Vec<Bytes> {
@@ -289,17 +289,58 @@ async fn a_client_with_another_origin_is_left_alone() {
     assert_eq!(setup.fetches(), 0);
 }
 
+/// With the code that callers and their retries go by.
 #[tokio::test]
-async fn a_token_error_is_the_source_of_the_status() {
+async fn a_token_error_is_unauthenticated_or_unavailable_and_the_source_of_the_status() {
     let setup = Setup::new().await;
-    let failing = tower::service_fn(|_: TokenRequest| async {
-        let error = TokenError::new(TokenErrorKind::Credentials, "no such application");
-        Err::<AccessToken, _>(error)
-    });
-    let layer = SymblAuthLayer::builder(failing).build();
-    let mut client = EchoClient::new(authenticated(setup.channel.clone(), layer));
-    let status = client.say("one".into()).await.unwrap_err();
-    let error = status.source().unwrap().downcast_ref::<TokenError>();
-    assert_eq!(error.unwrap().kind(), TokenErrorKind::Credentials);
+    for (kind, code) in [
+        (TokenErrorKind::Credentials, Code::Unauthenticated),
+        (TokenErrorKind::RateLimited, Code::Unavailable),
+        (TokenErrorKind::Unavailable, Code::Unavailable),
+        (TokenErrorKind::Timeout, Code::Unavailable),
+        (TokenErrorKind::InvalidResponse, Code::Unavailable),
+        (TokenErrorKind::Internal, Code::Unavailable),
+    ] {
+        let failing = tower::service_fn(move |_: TokenRequest| async move {
+            Err::<AccessToken, _>(TokenError::new(kind, "of the issuer"))
+        });
+        let layer = SymblAuthLayer::builder(failing).build();
+        let mut client = EchoClient::new(authenticated(setup.channel.clone(), layer));
+        let status = client.say("one".into()).await.unwrap_err();
+        assert_eq!(status.code(), code, "{kind:?}");
+        assert!(status.message().ends_with("of the issuer"), "{status}");
+        let error = status.source().unwrap().downcast_ref::<TokenError>();
+        assert_eq!(error.unwrap().kind(), kind);
+    }
     assert!(setup.received.tokens().is_empty());
+}
+
+#[tokio::test]
+async fn a_timeout_outside_the_layer_bounds_the_wait_for_a_token() {
+    let setup = Setup::new().await;
+    let hanging =
+        tower::service_fn(|_: TokenRequest| std::future::pending::<Result<_, BoxError>>());
+    let layer = SymblAuthLayer::builder(hanging).build();
+    let second = Duration::from_secs(1);
+    let mut client = EchoClient::new(channel::authenticated(setup.channel.clone(), layer, second));
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let status = client.say("one".into()).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(begun.elapsed().as_secs(), 1);
+    assert!(setup.received.tokens().is_empty());
+}
+
+#[tokio::test]
+async fn the_channels_own_errors_keep_their_code() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let setup = Setup::new().await;
+    let channel = Endpoint::new(address).unwrap().connect_lazy();
+    let layer = setup.builder.clone().build();
+    let status = EchoClient::new(authenticated(channel, layer))
+        .say("one".into())
+        .await;
+    assert_eq!(status.unwrap_err().code(), Code::Unavailable);
 }

@@ -1,8 +1,8 @@
 //! Rules R3, R5, R6 and Q5 over real sockets, HTTP/1.1 and HTTP/2: uploads that are rejected before they
 //! are read, in bounded memory; long streams; and upgrades.
 //!
-//! What cannot be healed, and so is not here: an HTTP/1.1 server that closes the connection on an upload
-//! it has not read. Its client sees a broken pipe, and never the 401.
+//! An HTTP/1.1 server that closes the connection on an upload it has not read is a matter for the connector: see
+//! `early_response`.
 #![allow(clippy::unwrap_used)]
 
 use std::{

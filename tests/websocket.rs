@@ -6,14 +6,15 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use futures::{SinkExt, StreamExt};
+use http::{Request, StatusCode, Uri, header::SEC_WEBSOCKET_PROTOCOL};
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::net::TcpListener;
 use tokio_tungstenite::{
     accept_hdr_async, connect_async,
     tungstenite::{
-        Error,
+        Error, Message,
         client::IntoClientRequest,
         handshake::server::{ErrorResponse, Request as Handshake, Response},
     },
@@ -80,10 +81,15 @@ fn status(error: tower::BoxError) -> StatusCode {
 }
 
 #[tokio::test]
-async fn both_placements_are_accepted_on_both_endpoints() {
+async fn both_placements_are_accepted_on_all_endpoints() {
     let symbl = MockSymbl::start().await.unwrap();
     for placement in [Placement::Bearer, Placement::ApiKey] {
-        for path in ["/v1/streaming/1", "/v1/subscribe/1"] {
+        for path in [
+            "/v1/streaming/1",
+            "/v1/subscribe/1",
+            "/v1/realtime/insights/1",
+            "/session/subscribe/1",
+        ] {
             let layer = layer(&symbl, symbl.origin(), placement);
             let mut socket = connect(&layer, &ws(&symbl, path)).await.unwrap();
             let answer = say(&mut socket, "hi").await.unwrap();
@@ -93,7 +99,41 @@ async fn both_placements_are_accepted_on_both_endpoints() {
             );
         }
     }
-    assert_eq!((symbl.api_requests(), symbl.rejections()), (4, 0));
+    assert_eq!((symbl.api_requests(), symbl.rejections()), (8, 0));
+}
+
+/// Symbl's JavaScript SDK, `@symblai/symbl-js` 1.4.10: `new w3cwebsocket(url, token, null, { "X-API-KEY": token })`,
+/// where the headers are dropped by a browser, and a WebSocket without the subprotocol is given up.
+#[tokio::test]
+async fn a_token_as_subprotocol_is_taken_and_named_in_the_answer() {
+    let symbl = MockSymbl::start().await.unwrap();
+    let token = symbl.layer().token().await.unwrap();
+    let token = token.expose_secret();
+    let uri = ws(&symbl, "/v1/realtime/insights/1?source=js_sdk");
+    for (offered, in_node) in [
+        (token.to_owned(), true),
+        (token.to_owned(), false),
+        (format!("chat, {token}"), false),
+    ] {
+        let mut handshake = (&uri).into_client_request().unwrap();
+        let headers = handshake.headers_mut();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+        if in_node {
+            headers.insert("x-api-key", token.parse().unwrap());
+        }
+        let (mut socket, answer) = connect_async(handshake).await.unwrap();
+        assert_eq!(answer.headers()[SEC_WEBSOCKET_PROTOCOL], token);
+        socket.send(Message::text("__PING__")).await.unwrap();
+        let pong = socket.next().await.unwrap().unwrap();
+        assert_eq!(pong, Message::text("__PONG__"));
+    }
+    symbl.revoke_tokens();
+    let mut handshake = uri.into_client_request().unwrap();
+    let headers = handshake.headers_mut();
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, token.parse().unwrap());
+    let refused = connect_async(handshake).await.unwrap_err();
+    assert_eq!(status(refused.into()), StatusCode::UNAUTHORIZED);
+    assert_eq!((symbl.api_requests(), symbl.rejections()), (4, 1));
 }
 
 #[tokio::test]

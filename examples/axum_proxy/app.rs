@@ -1,5 +1,7 @@
 //! The app: one authenticated client in its state, a handler that calls the API, and a proxy to it.
 
+use std::{io, net::SocketAddr};
+
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
@@ -10,12 +12,14 @@ use axum::{
     },
     response::{IntoResponse, Response},
     routing::{any, get},
+    serve::{Listener, ListenerExt},
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_symbl_auth::{Origin, ReplayBody, SymblAuth, SymblAuthLayer, TokenError, TokenErrorKind};
 
@@ -27,15 +31,29 @@ struct App {
 
 pub(crate) fn app(layer: &SymblAuthLayer, api: Origin) -> Router {
     // Over HTTP/2 (with TLS, ALPN settles it): an upload that is rejected before it is read ends its stream only. Many HTTP/1.1 servers
-    // then close the connection, and the client may see a broken pipe in place of the 401.
+    // then close the connection, and the client may see a broken pipe in place of the 401, unless its connector is an `EarlyResponse`.
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
     let client = Client::builder(TokioExecutor::new())
         .http2_only(true)
-        .build_http();
+        .build(connector);
     let client = layer.layer(client);
     Router::new()
         .route("/texts/{conversation}", get(texts))
         .route("/v1/{*path}", any(proxy))
         .with_state(App { client, api })
+}
+
+/// Accepts connections without Nagle's algorithm, which against delayed acknowledgements holds answers back
+/// for up to 40 ms. It is to be switched off on both sides of a proxy.
+pub(crate) async fn listen(
+    address: SocketAddr,
+) -> io::Result<impl Listener<Io = TcpStream, Addr = SocketAddr>> {
+    let listener = TcpListener::bind(address).await?;
+    Ok(listener.tap_io(|stream| {
+        // Of a connection that is gone already, serving it will tell.
+        let _ = stream.set_nodelay(true);
+    }))
 }
 
 /// What was said in a conversation: calls the API, and makes an answer of its own.
@@ -57,7 +75,8 @@ async fn texts(
     Ok(Json(json!({ "texts": texts })).into_response())
 }
 
-/// Hands the request on, and its response back, both as streams.
+/// Hands the request on, and its response back, both as streams. Only the caller's path and query are used:
+/// a request for `http://elsewhere/v1/…` (absolute form) that went there would take the token along.
 async fn proxy(State(app): State<App>, mut request: Request) -> Result<Response, Failure> {
     let path = request.uri().path_and_query();
     *request.uri_mut() = app.uri(path.map_or("/", |path| path.as_str()))?;

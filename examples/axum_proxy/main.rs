@@ -8,7 +8,7 @@ mod app;
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, serve::Listener};
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, Response, StatusCode};
@@ -19,7 +19,6 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tower::BoxError;
 use tower_symbl_auth::mock::{MockSymbl, TokenReply};
 
@@ -72,7 +71,7 @@ async fn main() -> Result<(), BoxError> {
 }
 
 async fn serve(app: Router) -> Result<String, BoxError> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = app::listen(([127, 0, 0, 1], 0).into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(url)

@@ -1,16 +1,19 @@
 //! A tonic channel, authenticated: calls of all four kinds, whose token is revoked in between.
 //!
-//! The token comes from the stand-in server in this crate; the gRPC server is in `echo.rs`.
+//! The token comes from the stand-in server in this crate; the layer is put around the channel in `channel.rs`; the gRPC
+//! server is in `echo.rs`.
 //!
 //! `cargo run --example grpc --features full`
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{TryStreamExt, stream};
-use http::Request;
-use tonic::{body::Body, transport::Endpoint};
-use tower::{BoxError, ServiceBuilder};
-use tower_symbl_auth::{ReplayBody, SymblAuthLayer, mock::MockSymbl};
+use tonic::transport::Endpoint;
+use tower::BoxError;
+use tower_symbl_auth::{SymblAuthLayer, mock::MockSymbl};
 
+mod channel;
 mod echo;
 
 #[tokio::main]
@@ -22,11 +25,8 @@ async fn main() -> Result<(), BoxError> {
     let auth = SymblAuthLayer::builder(symbl.fetch_token())
         .origins([origin.parse()?])
         .build();
-    let channel = ServiceBuilder::new()
-        .layer(auth)
-        // Back to the body that a channel takes.
-        .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(Endpoint::new(origin)?.connect().await?);
+    let channel = Endpoint::new(origin)?.connect().await?;
+    let channel = channel::authenticated(channel, auth, Duration::from_secs(10));
     let mut client = echo::EchoClient::new(channel);
 
     let said = client.say("hello".into()).await?;

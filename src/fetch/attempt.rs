@@ -1,23 +1,29 @@
-//! One token request: sent, answered, and understood.
+//! One attempt at a token: credentials, request and answer, within one timeout.
 
 use std::{
+    future::Future,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode, Uri,
-    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    Method, Request, Response, Uri,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT},
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout};
 use tower::{BoxError, Service, ServiceExt};
 
-use super::wire;
+use super::{
+    provider::Provider,
+    refusal::{Refusal, encoding, shown},
+    wire,
+};
 use crate::{
-    AccessToken, Credentials, TokenError, TokenErrorKind, TokenRequest, rt,
+    AccessToken, Credentials, TokenError, TokenErrorKind, TokenRequest,
     token::{LONGEST_LIFETIME, clock::Moment},
 };
 
@@ -28,7 +34,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Attempt<C> {
-    pub(super) credentials: Credentials,
+    pub(super) provider: Provider,
     pub(super) endpoint: Uri,
     pub(super) client: C,
     pub(super) timeout: Duration,
@@ -36,7 +42,7 @@ pub(super) struct Attempt<C> {
 
 impl<C, B> Service<TokenRequest> for Attempt<C>
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+    C: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError>,
     C::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -52,72 +58,132 @@ where
     }
 
     fn call(&mut self, _request: TokenRequest) -> Self::Future {
-        self.clone().fetch().boxed()
+        self.clone().run().boxed()
     }
 }
 
 impl<C, B> Attempt<C>
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    C: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone,
     C::Error: Into<BoxError>,
     B: Body,
     B::Error: Into<BoxError>,
 {
-    async fn fetch(mut self) -> Result<AccessToken, TokenError> {
-        let request = self.request();
-        let fail = |error: C::Error| TokenError::from_service(error.into());
-        let client = self.client.ready().await.map_err(fail)?;
+    async fn run(self) -> Result<AccessToken, TokenError> {
+        let start = Instant::now();
+        let ask = match &self.provider {
+            Provider::Fixed(credentials) => return self.request(credentials, start).await,
+            Provider::Asked(ask) => ask,
+        };
+        let credentials = async || {
+            let asked = ask().map(|answer| answer.map_err(provider_failed));
+            self.within("the credentials provider", start, asked).await
+        };
+        let first = credentials().await?;
+        let refused = match self.request(&first, start).await {
+            Err(error) if error.kind() == TokenErrorKind::Credentials => error,
+            result => return result,
+        };
+        // They may have been rotated since. The same ones would only be refused once more.
+        match credentials().await {
+            Ok(second) if !second.is_same(&first) => self.request(&second, start).await,
+            _ => Err(refused),
+        }
+    }
+
+    async fn request(
+        &self,
+        credentials: &Credentials,
+        start: Instant,
+    ) -> Result<AccessToken, TokenError> {
+        let answer = self.answer(credentials, start);
+        self.within("the endpoint", start, answer).await
+    }
+
+    /// What is left of the attempt's timeout, and whose fault its end is.
+    async fn within<T>(
+        &self,
+        who: &str,
+        start: Instant,
+        work: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, TokenError> {
+        let limit = self.timeout;
+        let late = |_| {
+            let message = format!("{who} gave no answer within {limit:?}");
+            Err(TokenError::new(TokenErrorKind::Timeout, message))
+        };
+        let left = limit.saturating_sub(start.elapsed());
+        timeout(left, work).await.unwrap_or_else(late)
+    }
+
+    async fn answer(
+        &self,
+        credentials: &Credentials,
+        start: Instant,
+    ) -> Result<AccessToken, TokenError> {
+        let request = self.message(credentials);
+        let fail = |error: C::Error| TokenError::transport(error.into());
+        let mut client = self.client.clone();
+        let client = client.ready().await.map_err(fail)?;
         let sent = Moment::now();
         let response = client.call(request).await.map_err(fail)?;
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
             // The status is what counts: reading on must end before the attempt times out.
-            let left = self.timeout.saturating_sub(Moment::now().since(sent));
-            let body = rt::timeout(MESSAGE_TIMEOUT.min(left / 2), read(body)).await;
-            let message = body.and_then(|read| wire::message(&read.ok()?));
-            return Err(self.refused(parts.status, &parts.headers, message));
+            let left = self.timeout.saturating_sub(start.elapsed());
+            let body = timeout(MESSAGE_TIMEOUT.min(left / 2), read(body)).await;
+            let refusal = Refusal {
+                status: parts.status,
+                headers: &parts.headers,
+                body: body.ok().and_then(Result::ok),
+            };
+            return Err(refusal.into_error(&self.endpoint, credentials));
         }
         let body = read(body).await?;
-        let (secret, lifetime) = wire::decode(&body).map_err(invalid)?;
+        let (secret, lifetime) = wire::decode(&body)
+            .map_err(|why| invalid(explained(why, &parts.headers, &body, credentials)))?;
         let lifetime = lifetime.unwrap_or(LONGEST_LIFETIME);
         AccessToken::sent_at(secret, lifetime, sent).map_err(|error| invalid(error.to_string()))
     }
 
-    fn request(&self) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(wire::encode(&self.credentials)));
+    fn message(&self, credentials: &Credentials) -> Request<Full<Bytes>> {
+        const OURS: &str = concat!("tower-symbl-auth/", env!("CARGO_PKG_VERSION"));
+        let json = HeaderValue::from_static("application/json");
+        let mut request = Request::new(Full::new(wire::encode(credentials)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
-        let json = HeaderValue::from_static("application/json");
-        request.headers_mut().insert(CONTENT_TYPE, json);
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, json.clone());
+        headers.insert(CONTENT_TYPE, json);
+        // Some firewalls refuse whoever does not say.
+        headers.insert(USER_AGENT, HeaderValue::from_static(OURS));
+        #[cfg(feature = "client")]
+        request
+            .extensions_mut()
+            .insert(super::client::ConnectTimeout(self.timeout / 3));
         request
     }
+}
 
-    fn refused(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        message: Option<String>,
-    ) -> TokenError {
-        let kind = match status.as_u16() {
-            400 | 401 | 403 => TokenErrorKind::Credentials,
-            429 => TokenErrorKind::RateLimited,
-            500.. => TokenErrorKind::Unavailable,
-            _ => TokenErrorKind::InvalidResponse,
-        };
-        let message = match message {
-            Some(message) => shown(&message, self.credentials.app_secret()),
-            None => status.canonical_reason().unwrap_or("no message").to_owned(),
-        };
-        let error = TokenError::refused(kind, status, message);
-        match headers.get(RETRY_AFTER).and_then(retry_after) {
-            Some(delay) => error.with_retry_after(delay),
-            None => error,
-        }
-    }
+fn provider_failed(error: BoxError) -> TokenError {
+    TokenError::because(
+        TokenErrorKind::Unavailable,
+        "the credentials provider failed",
+        error,
+    )
 }
 
 fn invalid(why: String) -> TokenError {
     TokenError::new(TokenErrorKind::InvalidResponse, why)
+}
+
+/// Why an answer is no token, with the endpoint's own words should it be an error with status 200.
+fn explained(why: String, headers: &HeaderMap, body: &[u8], credentials: &Credentials) -> String {
+    match wire::words(body) {
+        Ok(Some(words)) => format!("{why}, but says: {}", shown(&words, credentials)),
+        Ok(None) => why,
+        Err(_) => encoding(headers).unwrap_or(why),
+    }
 }
 
 async fn read<B>(body: B) -> Result<Bytes, TokenError>
@@ -130,31 +196,10 @@ where
         Err(error) if error.is::<LengthLimitError>() => {
             Err(invalid("it is longer than 64 KiB".to_owned()))
         }
-        Err(_) => Err(invalid("it ended early".to_owned())),
+        Err(error) => Err(TokenError::because(
+            TokenErrorKind::Unavailable,
+            "the answer broke off",
+            error,
+        )),
     }
-}
-
-/// Seconds, or an HTTP date (RFC 9110, section 10.2.3).
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let value = value.to_str().ok()?.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than that many seconds is as good as for ever.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// What of the endpoint's message is shown: 200 characters in one line, without the secret.
-fn shown(message: &str, secret: &str) -> String {
-    // As it is, as JSON writes it, and without the line break that a file may have added.
-    let escaped = serde_json::Value::from(secret).to_string();
-    let mut masked = message.to_owned();
-    for form in [secret, &escaped[1..escaped.len() - 1], secret.trim()] {
-        if !form.is_empty() {
-            masked = masked.replace(form, "[redacted]");
-        }
-    }
-    let plain = masked.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(200).collect()
 }

@@ -29,7 +29,7 @@ pub(super) fn check(uri: &Uri) -> Result<(), InvalidEndpoint> {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())

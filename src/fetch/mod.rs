@@ -1,8 +1,8 @@
-//! Fetching a token from Symbl's endpoint: a tower service, composed of tower's own timeout and retry
-//! over any HTTP client.
+//! Fetching a token from Symbl's endpoint: a tower service, composed of tower's own retry over attempts
+//! that each have a timeout, over any HTTP client.
 
 use std::{
-    fmt,
+    fmt, panic,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,10 +12,12 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
-use tower::{BoxError, Service, ServiceExt, retry::Retry, timeout::Timeout};
+use tokio::runtime::Handle;
+use tower::{BoxError, Service, ServiceExt, retry::Retry};
 
-use crate::{AccessToken, Credentials, TokenError, TokenErrorKind, TokenRequest};
+use crate::{AccessToken, Credentials, TokenError, TokenRequest};
 use attempt::Attempt;
+use provider::Provider;
 use retry::Transient;
 
 #[cfg(feature = "client")]
@@ -26,15 +28,23 @@ mod attempt;
 #[cfg(feature = "client")]
 mod client;
 mod endpoint;
+mod provider;
+mod refusal;
 mod retry;
+#[cfg(feature = "client")]
+mod tls;
 mod wire;
 
 /// The token-fetching service for Symbl's endpoint: `POST /oauth2/token:generate` with app id and
 /// secret.
 ///
-/// Transient failures are tried again: those to connect, timeouts, and the statuses 429, 500, 502, 503
-/// and 504, after 200 ms·2ⁿ at most (full jitter), or not at all if a `Retry-After` asks for longer.
-/// Redirects are not followed, and a response is read up to 64 KiB.
+/// Transient failures are tried again: those to connect, timeouts, answers that break off, and the
+/// statuses 408, 429, 500, 502, 503 and 504. The next attempt comes after 200 ms·2ⁿ at most (full jitter),
+/// or after what a `Retry-After` asks for, up to 5 s; one that asks for more ends the attempts and is
+/// handed on. Redirects are not followed, and a response is read up to 64 KiB.
+///
+/// It needs a tokio runtime with a timer, and fails with
+/// [`Internal`](crate::TokenErrorKind::Internal) elsewhere.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,8 +61,11 @@ mod wire;
 /// ```
 #[must_use = "a token service does nothing until it is called"]
 #[derive(Clone)]
-pub struct FetchToken<C> {
-    credentials: Credentials,
+pub struct FetchToken<
+    #[cfg(feature = "client")] C = DefaultClient,
+    #[cfg(not(feature = "client"))] C,
+> {
+    provider: Provider,
     client: C,
     endpoint: Uri,
     timeout: Duration,
@@ -60,21 +73,51 @@ pub struct FetchToken<C> {
 }
 
 #[cfg(feature = "client")]
-impl FetchToken<DefaultClient> {
-    /// Over hyper-util's client, with rustls on ring and the platform's root certificates.
+impl FetchToken {
+    /// Over the [`DefaultClient`].
     ///
     /// Never fails: should the root certificates not load, token requests fail with
-    /// [`Internal`](TokenErrorKind::Internal), saying so.
+    /// [`Internal`](crate::TokenErrorKind::Internal), saying so.
     pub fn new(credentials: Credentials) -> Self {
-        Self::with_client(credentials, DefaultClient::new())
+        Self::with_client(credentials, DefaultClient::default())
+    }
+
+    /// With credentials that rotate: `provider` is asked before every token request. If the endpoint
+    /// refuses what it told, it is asked again at once, once an attempt; other credentials are then tried.
+    ///
+    /// Asking counts in an attempt's [`timeout`](Self::timeout). A provider that fails or is late is tried
+    /// again like the endpoint, and its error is [`Unavailable`](crate::TokenErrorKind::Unavailable) or
+    /// [`Timeout`](crate::TokenErrorKind::Timeout); a [`TokenError`] of its own, or among the sources of
+    /// its error, is handed on instead.
+    ///
+    /// ```
+    /// use tower_symbl_auth::{Credentials, FetchToken};
+    ///
+    /// let fetch = FetchToken::with_provider(|| async {
+    ///     let secret = tokio::fs::read_to_string("/run/secrets/symbl").await?;
+    ///     Ok(Credentials::new("app-id", secret.trim()))
+    /// });
+    /// ```
+    pub fn with_provider<P, F>(provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Credentials, BoxError>> + Send + 'static,
+    {
+        let provider = Provider::Asked(std::sync::Arc::new(move || provider().boxed()));
+        Self::of(provider, DefaultClient::default())
     }
 }
 
 impl<C> FetchToken<C> {
-    /// Over an HTTP client of your own: any tower service that takes a `Request<Full<Bytes>>`.
+    /// Over an HTTP client of your own: any tower service that takes a `Request<Full<Bytes>>`. It must not
+    /// follow redirects, which could carry the app secret to another host.
     pub fn with_client(credentials: Credentials, client: C) -> Self {
+        Self::of(Provider::Fixed(credentials), client)
+    }
+
+    fn of(provider: Provider, client: C) -> Self {
         Self {
-            credentials,
+            provider,
             client,
             endpoint: Uri::from_static("https://api.symbl.ai/oauth2/token:generate"),
             timeout: Duration::from_secs(10),
@@ -95,7 +138,7 @@ impl<C> FetchToken<C> {
     }
 
     /// How long one attempt may take, from when it is begun to the last byte of its response.
-    /// Default: 10 s.
+    /// Default: 10 s. The [default client](Self::new) gives a third of it to connecting.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -106,6 +149,32 @@ impl<C> FetchToken<C> {
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
+    }
+
+    /// What to seal a shared token with, see [`Builder::store`](crate::Builder::store): derived from the
+    /// app secret, for this app id and endpoint. The same for all that have these three.
+    ///
+    /// The context is the app id's length in bytes, a colon, the app id, and the endpoint as a text.
+    ///
+    /// # Errors
+    ///
+    /// None. With [`with_provider`](Self::with_provider) the secret is not known here, so the key is a random
+    /// one that no other process has: give the store a [`SealingKey`](crate::store::SealingKey) of your own.
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub fn sealing_key(&self) -> crate::store::SealingKey {
+        let random = || std::array::from_fn::<u8, 32, _>(|_| fastrand::u8(..));
+        match &self.provider {
+            Provider::Fixed(credentials) => {
+                let (id, endpoint) = (credentials.app_id(), &self.endpoint);
+                let context = format!("{}:{id}{endpoint}", id.len());
+                crate::store::SealingKey::new(credentials.app_secret(), context)
+            }
+            Provider::Asked(_) => {
+                let secret: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
+                crate::store::SealingKey::new(secret, "unknown")
+            }
+        }
     }
 }
 
@@ -129,30 +198,35 @@ where
 
     fn call(&mut self, request: TokenRequest) -> Self::Future {
         let attempt = Attempt {
-            credentials: self.credentials.clone(),
+            provider: self.provider.clone(),
             endpoint: self.endpoint.clone(),
             client: self.client.clone(),
             timeout: self.timeout,
         };
-        let limit = self.timeout;
-        let timed = Timeout::new(attempt, limit).map_err(move |error| timed_out(error, limit));
-        let retried = Retry::new(Transient::new(self.attempts), timed);
-        retried.oneshot(request).boxed()
+        let retried = Retry::new(Transient::new(self.attempts), attempt);
+        async move {
+            if !has_timer() {
+                return Err(TokenError::internal(
+                    "a token request needs a tokio runtime with a timer: see `Builder::enable_time`",
+                ));
+            }
+            retried.oneshot(request).await
+        }
+        .boxed()
     }
 }
 
-fn timed_out(error: BoxError, limit: Duration) -> TokenError {
-    if error.is::<tower::timeout::error::Elapsed>() {
-        let message = format!("the endpoint gave no answer within {limit:?}");
-        return TokenError::new(TokenErrorKind::Timeout, message);
-    }
-    TokenError::from_service(error)
+/// Tokio answers this question only by a panic, which is caught here rather than left to a caller (the
+/// panic hook prints it all the same).
+fn has_timer() -> bool {
+    let sleep = || drop(tokio::time::sleep(Duration::ZERO));
+    Handle::try_current().is_ok() && panic::catch_unwind(sleep).is_ok()
 }
 
 impl<C> fmt::Debug for FetchToken<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FetchToken")
-            .field("credentials", &self.credentials)
+            .field("credentials", &self.provider)
             .field("endpoint", &self.endpoint)
             .field("timeout", &self.timeout)
             .field("attempts", &self.attempts)

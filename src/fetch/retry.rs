@@ -8,7 +8,10 @@ use tower::retry::Policy;
 
 use crate::{AccessToken, TokenError, TokenErrorKind, TokenRequest, telemetry};
 
-/// Transient failures are tried again, after 200 ms·2ⁿ with full jitter.
+/// A `Retry-After` of up to this much is waited for; whoever asks for more would hold callers up.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Transient failures are tried again, after 200 ms·2ⁿ with full jitter, or as long as they ask for.
 #[derive(Debug, Clone)]
 pub(super) struct Transient {
     attempts: u32,
@@ -27,10 +30,12 @@ impl Transient {
         }
         let doublings = (self.done - 1).min(16);
         let longest = Duration::from_millis(200).saturating_mul(1 << doublings);
-        let delay = longest.mul_f64(fastrand::f64());
-        // Who is told to stay away for longer hands that on, rather than to wait and hold others up.
-        let hands_on = error.retry_after().is_some_and(|asked| asked > delay);
-        (!hands_on).then_some(delay)
+        let backoff = longest.mul_f64(fastrand::f64());
+        match error.retry_after() {
+            Some(asked) if asked > LONGEST_WAIT => None,
+            // One of 0 s must not make the attempts a volley.
+            asked => Some(backoff.max(asked.unwrap_or_default())),
+        }
     }
 }
 
@@ -59,7 +64,8 @@ fn is_transient(error: &TokenError) -> bool {
     match error.status() {
         Some(status) => matches!(
             status,
-            StatusCode::TOO_MANY_REQUESTS
+            StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::INTERNAL_SERVER_ERROR
                 | StatusCode::BAD_GATEWAY
                 | StatusCode::SERVICE_UNAVAILABLE

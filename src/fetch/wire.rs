@@ -1,11 +1,11 @@
 //! Symbl's wire format: `{"type":"application","appId":"…","appSecret":"…"}` there, and
-//! `{"accessToken":"…","expiresIn":86400}` back.
+//! `{"accessToken":"…","expiresIn":86400}` back. Errors are told in several forms.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use secrecy::zeroize::Zeroizing;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::Credentials;
 
@@ -39,20 +39,51 @@ pub(super) fn decode(body: &[u8]) -> Result<(String, Option<Duration>), String> 
         None | Some("null") => Some(DOCUMENTED_LIFETIME),
         Some(raw) => lifetime(raw)?,
     };
-    let token = serde_json::from_str(token.get()).map_err(|_| "accessToken is not a string")?;
+    let mut token: String =
+        serde_json::from_str(token.get()).map_err(|_| "accessToken is not a string")?;
+    // A line break at its end is a file's, or a shell's. In place, as a copy would be left behind.
+    token.truncate(token.trim_end().len());
+    token.drain(..token.len() - token.trim_start().len());
     Ok((token, lifetime))
 }
 
-/// The endpoint's own message for an error.
-pub(super) fn message(body: &[u8]) -> Option<String> {
-    let object = object(body).ok()?;
-    serde_json::from_str(object.get("message")?.get()).ok()
+/// Where an error's text is found: Symbl's name for it, OAuth's, then what gateways and frameworks use.
+const WORDS: [&str; 4] = ["message", "error_description", "detail", "error"];
+
+/// An error's text, if there is any; or why the body cannot be the endpoint's.
+pub(super) fn words(body: &[u8]) -> Result<Option<String>, &'static str> {
+    let object = object(body)?;
+    let found = WORDS.iter().filter_map(|name| object.get(*name));
+    Ok(found
+        .filter_map(|raw| serde_json::from_str(raw.get()).ok())
+        .find_map(|value| text(&value)))
+}
+
+/// A text, a list of them, or an object that has one.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+        Value::Array(list) => {
+            let texts: Vec<_> = list.iter().filter_map(text).collect();
+            (!texts.is_empty()).then(|| texts.join("; "))
+        }
+        Value::Object(object) => {
+            let mut found = WORDS.iter().filter_map(|name| object.get(*name));
+            // Some framework's own form, as it is.
+            found.find_map(text).or_else(|| Some(value.to_string()))
+        }
+        _ => None,
+    }
 }
 
 fn object(body: &[u8]) -> Result<Object<'_>, &'static str> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body); // a byte order mark
     let start = body.trim_ascii_start();
     if start.is_empty() {
         return Err("it is empty");
+    }
+    if start.starts_with(b"\x1f\x8b") {
+        return Err("it is compressed with gzip, which was not asked for");
     }
     if start.starts_with(b"<") {
         return Err("it is HTML or XML, not JSON");
@@ -156,11 +187,38 @@ mod tests {
     fn what_is_wrong_is_said_without_quoting_it() {
         let wrong = |body: &str| decode(body.as_bytes()).unwrap_err();
         assert_eq!(wrong(""), "it is empty");
+        assert_eq!(wrong("\u{feff}"), "it is empty");
         assert_eq!(wrong("\n<html>"), "it is HTML or XML, not JSON");
         assert_eq!(wrong(r#"{"accessToken":"t0p"#), "its JSON ends early");
         assert_eq!(wrong(r#"["t0p"]"#), "its JSON is not an object");
         assert_eq!(wrong("t0p"), "it is not JSON");
         assert_eq!(wrong(r#"{"token":"t0p"}"#), "it has no accessToken");
         assert_eq!(wrong(r#"{"accessToken":7}"#), "accessToken is not a string");
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_white_space_around_the_token_are_taken_off() {
+        let body = "\u{feff}{\"accessToken\":\" t0 ken\\r\\n\"}";
+        assert_eq!(decode(body.as_bytes()).unwrap().0, "t0 ken");
+    }
+
+    #[test]
+    fn an_error_is_told_in_many_forms() {
+        for (body, told) in [
+            (r#"{"message":"a","error":"b"}"#, Some("a")),
+            (
+                r#"{"message":null,"error_description":"a","error":"b"}"#,
+                Some("a"),
+            ),
+            (r#"{"message":" ","detail":"a","error":"b"}"#, Some("a")),
+            (r#"{"error":"a"}"#, Some("a")),
+            (r#"{"message":["a",7,"b"]}"#, Some("a; b")),
+            (r#"{"error":{"code":1,"message":"a"}}"#, Some("a")),
+            (r#"{"errors":"a","error":true,"message":3}"#, None),
+            (r#"{"detail":[{"msg":"a"}]}"#, Some(r#"{"msg":"a"}"#)),
+        ] {
+            assert_eq!(words(body.as_bytes()).unwrap().as_deref(), told, "{body}");
+        }
+        assert_eq!(words(b"<html>"), Err("it is HTML or XML, not JSON"));
     }
 }

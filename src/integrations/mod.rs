@@ -29,13 +29,29 @@
 //! - A generated client's requests name no host unless it was made `with_origin`; then they go where
 //!   the channel leads, with the token. Beneath the layer a channel puts its own host into every
 //!   request, so keep a layer to channels that lead to its origins.
-//! - A [`TokenError`](crate::TokenError) becomes a `tonic::Status`, as whose `source()` it can be downcast.
+//! - Of a [`TokenError`](crate::TokenError) tonic makes a `Status` with the code `Unknown`, as whose `source()` it can
+//!   be downcast. For `Unauthenticated` and `Unavailable` instead, and for a deadline that bounds the wait for a
+//!   token as well, see [tonic](crate#tonic) among the clients.
 //!
 //! [`Channel`]: https://docs.rs/tonic/latest/tonic/transport/struct.Channel.html
+#![cfg_attr(
+    feature = "client",
+    doc = "\n# hyper-util\n\nFor uploads over HTTP/1.1, put an [`EarlyResponse`] around the connector."
+)]
 #![cfg_attr(
     feature = "reqwest-middleware",
     doc = "\n# reqwest-middleware\n\nSee [`mod@reqwest`]."
 )]
 
+#[cfg(feature = "client")]
+pub use early_response::{EarlyResponse, EarlyResponseIo, EarlyResponseLayer};
+
+#[cfg(feature = "client")]
+mod early_response;
 #[cfg(feature = "reqwest-middleware")]
 pub mod reqwest;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
+
+#[cfg(feature = "reqwest")]
+pub use reqwest_client::ReqwestClient;

@@ -6,26 +6,31 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use tower::Service;
 
-use super::{acquire::Acquire, shared::Shared};
+use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried,
-    replay::{Replay, ReplayBody},
+    replay::{Original, Replay, ReplayBody},
     token::{Key, PATIENT, Probe, Refusal, Rejection, Stamp},
 };
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
-/// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16).
-#[inline]
-pub(super) fn is_rejection<R>(response: &Response<R>) -> bool {
-    match response.status() {
-        StatusCode::UNAUTHORIZED => true,
-        StatusCode::OK => {
-            let status = response.headers().get(&GRPC_STATUS);
-            status.is_some_and(|status| status == "16")
-        }
-        _ => false,
+impl Auth {
+    /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
+    /// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16); or what the user
+    /// takes for one.
+    #[inline]
+    pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
+        let says_so = match response.status() {
+            StatusCode::UNAUTHORIZED => true,
+            StatusCode::OK => {
+                let status = response.headers().get(&GRPC_STATUS);
+                status.is_some_and(|status| status == "16")
+            }
+            _ => false,
+        };
+        let is_taken_for = |is: &RejectedWhen| is(response.status(), response.headers());
+        says_so || self.rejected_when.as_ref().is_some_and(is_taken_for)
     }
 }
 
@@ -39,7 +44,7 @@ pub(super) fn is_acceptance<R>(response: &Response<R>) -> bool {
 /// A request that waits for a token, and for an instance to send it with.
 pub(super) struct Waiting<S, B> {
     pub(super) acquire: Acquire<S>,
-    pub(super) request: Request<B>,
+    pub(super) request: Request<Original<B>>,
 }
 
 /// What it takes to send a request again.
@@ -70,6 +75,7 @@ pub(super) struct Resending<S, B> {
 
 /// A request on its second attempt.
 pub(super) struct Resent {
+    auth: Arc<Auth>,
     rejection: Rejection,
     generation: u64,
 }
@@ -89,6 +95,11 @@ fn patience<R>(response: &Response<R>) -> Duration {
 }
 
 impl<S, B> Retry<S, B> {
+    #[inline]
+    pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
+        self.shared.auth.is_rejection(response)
+    }
+
     /// The first attempt was answered, and not rejected.
     #[inline]
     pub(super) fn answered<R>(&self, response: &Response<R>) {
@@ -165,6 +176,7 @@ where
             .stamp(request.headers_mut(), stamp.value);
         let response = service.call(request);
         let resent = Resent {
+            auth: Arc::clone(&shared.auth),
             rejection: self.rejection,
             generation: stamp.generation,
         };
@@ -174,7 +186,7 @@ where
 
 impl Resent {
     pub(super) fn on<R>(self, response: Response<R>) -> Response<R> {
-        if is_rejection(&response) {
+        if self.auth.is_rejection(&response) {
             self.rejection.rejected(self.generation);
             return NotRetried::SecondRejection.mark(response);
         }

@@ -6,13 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Auth, Placement, SymblAuthLayer};
+use http::{HeaderMap, StatusCode};
+
+use super::{Auth, Placement, RejectedWhen, SymblAuthLayer};
 use crate::{
-    Origin,
+    Origin, telemetry,
     token::{
         cache::{Config, TokenCache},
         clock::Clock,
-        service::Fetch,
+        service::{Fetch, erase},
     },
 };
 
@@ -25,6 +27,7 @@ pub struct Builder {
     placement: Placement,
     margin: Option<Duration>,
     replay_limit: usize,
+    rejected_when: Option<RejectedWhen>,
     clock: Clock,
 }
 
@@ -36,6 +39,7 @@ impl Builder {
             placement: Placement::default(),
             margin: None,
             replay_limit: 1 << 20,
+            rejected_when: None,
             clock: Clock::default(),
         }
     }
@@ -44,6 +48,63 @@ impl Builder {
     /// and `https://api-labs.symbl.ai`. Requests to any other pass through untouched.
     pub fn origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
         self.origins = origins.into_iter().collect();
+        self
+    }
+
+    /// As [`origins`](Self::origins), of anything that can be made an origin of, such as a string.
+    ///
+    /// ```
+    /// # use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+    /// # let tokens = tower::service_fn(|_: TokenRequest| async {
+    /// #     AccessToken::new("token", std::time::Duration::from_secs(60))
+    /// # });
+    /// let layer = SymblAuthLayer::builder(tokens)
+    ///     .try_origins(["https://api.example", "https://uploads.example:8443"])?
+    ///     .build();
+    /// # Ok::<(), tower_symbl_auth::InvalidOrigin>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOrigin`](crate::InvalidOrigin) if one of them could never match a request.
+    pub fn try_origins<O>(self, origins: impl IntoIterator<Item = O>) -> Result<Self, O::Error>
+    where
+        O: TryInto<Origin>,
+    {
+        let origins: Vec<_> = origins
+            .into_iter()
+            .map(O::try_into)
+            .collect::<Result<_, _>>()?;
+        Ok(self.origins(origins))
+    }
+
+    /// What counts as a rejection of the token, besides status 401 and the gRPC status 16: for an API that
+    /// answers 403, or redirects to a login page. Such a response is treated like a 401: another token is
+    /// tried, once.
+    ///
+    /// ```
+    /// # use http::{StatusCode, header::LOCATION};
+    /// # use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+    /// # let tokens = tower::service_fn(|_: TokenRequest| async {
+    /// #     AccessToken::new("token", std::time::Duration::from_secs(60))
+    /// # });
+    /// let layer = SymblAuthLayer::builder(tokens)
+    ///     .rejected_when(|status, headers| {
+    ///         status == StatusCode::FORBIDDEN
+    ///             || status.is_redirection()
+    ///                 && headers.get(LOCATION).is_some_and(|to| to.as_bytes().starts_with(b"/login"))
+    ///     })
+    ///     .build();
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Should it panic, so does the response future of the request, and of no other.
+    pub fn rejected_when(
+        mut self,
+        is_rejection: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.rejected_when = Some(Arc::new(is_rejection));
         self
     }
 
@@ -74,6 +135,23 @@ impl Builder {
         self
     }
 
+    /// Shares the token with other processes through a store: short for
+    /// [`Shared`](crate::store::Shared) around the token service. Default: none.
+    #[cfg(feature = "store")]
+    pub fn store(
+        mut self,
+        store: impl crate::store::TokenStore,
+        key: crate::store::SealingKey,
+    ) -> Self {
+        let fetch = self.fetch;
+        let service = tower::service_fn(move |request| {
+            let fetched = fetch(request);
+            async move { Ok::<_, crate::TokenError>(fetched.await?.token) }
+        });
+        self.fetch = erase(crate::store::Shared::new(service, store, key));
+        self
+    }
+
     /// The layer. Nothing is fetched before the first request needs a token.
     #[must_use]
     pub fn build(self) -> SymblAuthLayer {
@@ -89,6 +167,8 @@ impl Builder {
                 origins: self.origins.into(),
                 placement: self.placement,
                 replay_limit: self.replay_limit,
+                rejected_when: self.rejected_when,
+                unlisted: telemetry::Unlisted::default(),
             }),
         }
     }

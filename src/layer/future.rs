@@ -25,12 +25,14 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::{
+    Auth,
     acquire::Acquire,
-    attempt::{Rejected, Resending, Resent, Retry, Waiting, is_rejection},
+    attempt::{Rejected, Resending, Resent, Retry, Waiting},
     shared::Shared,
 };
 use crate::{
-    replay::{ReplayBody, head::key, record},
+    NotRetried,
+    replay::{Original, ReplayBody, head::key, record},
     token::{Stamp, WaitFor, Waited},
 };
 
@@ -53,8 +55,8 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, F, R, B> {
-        /// Not ours to stamp.
-        Passing { #[pin] response: F },
+        /// Goes without a token. If its origin is not listed, a rejection says so.
+        Passing { #[pin] response: F, unlisted: Option<Arc<Auth>> },
         Waiting { waiting: Option<Box<Waiting<S, B>>> },
         First { #[pin] response: F, retry: Option<Retry<S, B>> },
         Rejected { rejected: Option<Box<Rejected<S, B, R>>> },
@@ -67,16 +69,16 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>>,
 {
-    pub(super) fn pass(response: S::Future) -> Self {
+    pub(super) fn pass(response: S::Future, unlisted: Option<Arc<Auth>>) -> Self {
         Self {
-            state: State::Passing { response },
+            state: State::Passing { response, unlisted },
         }
     }
 
     pub(super) fn wait(
         shared: Arc<Shared<S>>,
         service: S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         over_limit: bool,
         wait: (WaitFor, Waited),
     ) -> Self {
@@ -95,7 +97,7 @@ where
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         ready: &mut S,
-        request: Request<B>,
+        request: Request<Original<B>>,
         stamp: Stamp,
     ) -> Self
     where
@@ -113,7 +115,12 @@ where
     S: Service<Request<ReplayBody<B>>>,
 {
     #[inline]
-    fn first(shared: Arc<Shared<S>>, ready: &mut S, request: Request<B>, stamp: Stamp) -> Self
+    fn first(
+        shared: Arc<Shared<S>>,
+        ready: &mut S,
+        request: Request<Original<B>>,
+        stamp: Stamp,
+    ) -> Self
     where
         B: Body + Unpin,
         B::Error: Into<BoxError>,
@@ -148,7 +155,15 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Passing { response } => return response.poll(cx).map_err(Into::into),
+                StateProj::Passing { response, unlisted } => {
+                    let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                    return Poll::Ready(Ok(match unlisted {
+                        Some(auth) if auth.is_rejection(&response) => {
+                            NotRetried::Unstamped.mark(response)
+                        }
+                        _ => response,
+                    }));
+                }
                 StateProj::Waiting { waiting } => {
                     let Waiting { acquire, request } = &mut **running(waiting);
                     let path = || key(request.method(), request.uri(), request.headers());
@@ -158,7 +173,7 @@ where
                     State::first(acquire.shared, &mut service, request, stamp)
                 }
                 StateProj::First { response, retry } => match response.poll(cx) {
-                    Poll::Ready(Ok(response)) if is_rejection(&response) => {
+                    Poll::Ready(Ok(response)) if running(retry).is_rejection(&response) => {
                         match take(retry).rejected(response) {
                             Ok(response) => return Poll::Ready(Ok(response)),
                             Err(rejected) => State::Rejected {

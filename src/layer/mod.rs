@@ -2,13 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use http::Request;
+use futures::Stream;
+use http::{HeaderMap, Request, StatusCode};
 use tower::{BoxError, Service};
 use tower_layer::Layer;
 
 use crate::{
     AccessToken, NotRetried, Origin, TokenError, TokenRequest,
-    origin::allows,
+    origin::{allows, allows_handshake},
     replay::head::key,
     telemetry,
     token::{PATIENT, Refusal, cache::TokenCache},
@@ -64,7 +65,23 @@ pub(crate) struct Auth {
     pub(crate) origins: Box<[Origin]>,
     pub(crate) placement: Placement,
     pub(crate) replay_limit: usize,
+    rejected_when: Option<RejectedWhen>,
+    unlisted: telemetry::Unlisted,
 }
+
+/// What counts as a rejection besides those that always do.
+pub(crate) type RejectedWhen = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>;
+
+/// In a request's extensions: it is sent as it is, without a token and without a retry.
+///
+/// ```
+/// use tower_symbl_auth::SkipAuth;
+///
+/// let request = http::Request::get("https://api.symbl.ai/health").extension(SkipAuth).body(())?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SkipAuth;
 
 impl SymblAuthLayer {
     /// A layer for Symbl's own endpoint and APIs, with all defaults.
@@ -130,8 +147,11 @@ impl SymblAuthLayer {
         &self,
         request: &mut Request<B>,
     ) -> Result<Option<AccessToken>, TokenError> {
-        if !allows(&self.auth.origins, request.uri(), request.headers()) {
-            telemetry::unstamped(request.uri());
+        if request.extensions().get::<SkipAuth>().is_some() {
+            return Ok(None);
+        }
+        if !allows_handshake(&self.auth.origins, request.uri(), request.headers()) {
+            self.auth.unlisted.tell(request.uri());
             return Ok(None);
         }
         let live = self.auth.cache.token().await?;
@@ -175,6 +195,55 @@ impl SymblAuthLayer {
         };
         let newer = cache.replacement(generation, refused);
         Ok(newer.map(|newer| newer.with_stamped_for(path)))
+    }
+
+    /// The served token, and each one that takes its place: for what keeps a token of its own, such as a
+    /// connection that has to be told. A slow reader gets the latest only.
+    ///
+    /// The stream ends when the last layer and service are dropped; it keeps neither of them, and fetches
+    /// nothing by itself. A refresh that brings the same token with a later end is not told.
+    ///
+    /// ```
+    /// # use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+    /// # let tokens = tower::service_fn(|_: TokenRequest| async {
+    /// #     AccessToken::new("token", std::time::Duration::from_secs(60))
+    /// # });
+    /// use futures::StreamExt;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let layer = SymblAuthLayer::builder(tokens).build();
+    /// let mut tokens = Box::pin(layer.watch());
+    /// layer.token().await?;
+    /// let token = tokens.next().await.expect("the layer is there");
+    /// assert_eq!(token.expose_secret(), "token");
+    /// # Ok::<(), tower::BoxError>(()) }).unwrap();
+    /// ```
+    pub fn watch(&self) -> impl Stream<Item = AccessToken> + Send + 'static {
+        self.auth.cache.watch()
+    }
+
+    /// Refreshes the token ahead of its end without waiting for a request to do so, until dropped: for a
+    /// service whose first request after a quiet night must not wait. To be spawned.
+    ///
+    /// Fetches a token at once if there is none. It never ends by itself: a failed fetch is repeated
+    /// after the same backoff as for requests.
+    ///
+    /// ```no_run
+    /// # async fn run(layer: tower_symbl_auth::SymblAuthLayer) {
+    /// let fresh = tokio::spawn({
+    ///     let layer = layer.clone();
+    ///     async move { layer.keep_fresh().await }
+    /// });
+    /// // … as long as the service runs …
+    /// fresh.abort();
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a fetch that is under way goes on.
+    pub async fn keep_fresh(&self) {
+        self.auth.cache.keep_fresh().await
     }
 
     /// For other skins than the service: what a request to that URI is stamped with, if it is at all.

@@ -10,11 +10,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, future::ResponseFuture, shared::Shared};
+use super::{Auth, SkipAuth, future::ResponseFuture, shared::Shared};
 use crate::{
     origin::allows,
-    replay::{self, ReplayBody, head::key},
-    telemetry,
+    replay::{Original, ReplayBody, head::key},
     token::{Asked, WaitFor, Waited},
 };
 
@@ -75,13 +74,20 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let auth = &self.shared.auth;
+        if request.extensions().get::<SkipAuth>().is_some() {
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), None);
+        }
         if !allows(&auth.origins, request.uri(), request.headers()) {
-            telemetry::unstamped(request.uri());
-            return ResponseFuture::pass(self.inner.call(request.map(ReplayBody::passing)));
+            auth.unlisted.tell(request.uri());
+            let unlisted = Some(Arc::clone(auth));
+            let request = request.map(ReplayBody::passing);
+            return ResponseFuture::pass(self.inner.call(request), unlisted);
         }
         self.shared.keep(&self.inner);
+        let request = request.map(Original::new);
         // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
-        let over_limit = replay::is_over(&request.body().size_hint(), auth.replay_limit);
+        let over_limit = request.body().is_over(auth.replay_limit);
         if !(over_limit && auth.cache.is_fetching_after_rejection()) {
             if let Some(stamp) = auth.cache.live() {
                 let shared = Arc::clone(&self.shared);
@@ -95,7 +101,7 @@ where
 impl<S> SymblAuth<S> {
     /// There is something to ask before the request goes.
     #[cold]
-    fn ask<B, R>(&mut self, request: Request<B>, over_limit: bool) -> ResponseFuture<S, B>
+    fn ask<B, R>(&mut self, request: Request<Original<B>>, over_limit: bool) -> ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
         B: Body + Unpin,

@@ -35,7 +35,12 @@ pub(super) async fn route(shared: &Shared, request: Request<Incoming>) -> Answer
         (&Method::POST, ["v1", "process", "text"]) => text(shared, request).await,
         (&Method::POST, ["v1", "process", "audio" | "video"]) => upload(shared, request).await,
         (&Method::POST, ["v1", "manage", "tracker"]) => tracker(shared, request).await,
-        (&Method::GET, ["v1", "streaming" | "subscribe", _]) => streaming::open(shared, request),
+        (
+            &Method::GET,
+            ["v1", "streaming" | "subscribe", _]
+            | ["v1", "realtime", "insights", _]
+            | ["session", "subscribe", _],
+        ) => streaming::open(shared, request),
         (&Method::GET, ["v1", "job", id]) => shared.records().job(id),
         (method, ["v1", "conversations", id, rest @ ..]) => {
             shared.records().conversation(method, id, rest)

@@ -1,8 +1,25 @@
 //! A stand-in for Symbl.ai: a real HTTP server on loopback, for examples and tests. Feature `mock`.
 //!
 //! It hands out tokens and checks them as the real service is known to, and answers the requests that
-//! its documentation shows, over HTTP/1.1 and HTTP/2 (with prior knowledge) on one port. At
-//! `/v1/streaming/{id}` and `/v1/subscribe/{id}` it opens WebSockets, and echoes their text messages.
+//! its documentation shows, over HTTP/1.1 and HTTP/2 (with prior knowledge) on one port:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /oauth2/token:generate` | 200 and a token; 401 for other credentials, 400 for what is no token request |
+//! | `POST /v1/process/text` | 201 `{"conversationId", "jobId"}`: what is posted can be read back |
+//! | `POST /v1/process/audio`, `/v1/process/video` (`?name=`) | the same; 411 without `Content-Length` |
+//! | `GET /v1/job/{id}` | `in_progress` the first time, then `completed` |
+//! | `GET /v1/conversations/{id}`, and its `/messages`, `/topics` | what was posted; of an upload, its length |
+//! | `DELETE /v1/conversations/{id}` | 200, and it is gone |
+//! | `POST /v1/manage/tracker` | 200 `{"tracker"}`; 409 if there is one of that name |
+//! | WebSockets at `/v1/streaming/{id}`, `/v1/subscribe/{id}`, `/v1/realtime/insights/{id}`, `/session/subscribe/{id}` | text is echoed as `{"type":"message","message":{"text"}}`, `__PING__` is answered `__PONG__` |
+//! | any of these without a good token | 401 |
+//! | anything else | 404 |
+//!
+//! A good token is one of its own, neither revoked nor expired, in `Authorization: Bearer`, in `x-api-key`, or,
+//! as Symbl's JavaScript SDK has it, as the subprotocol of a WebSocket. Errors are `{"message"}`.
+//! [`next_token_responses`](MockSymbl::next_token_responses) and
+//! [`next_api_responses`](MockSymbl::next_api_responses) have it answer otherwise.
 //!
 //! ```
 //! use http_body_util::Empty;
@@ -50,24 +67,27 @@ const APP_ID: &str = "mock-app-id";
 const APP_SECRET: &str = "mock-app-secret";
 const TOKEN_PATH: &str = "/oauth2/token:generate";
 
-/// How the stand-in answers a token request, when it is told to; see
-/// [`MockSymbl::next_token_responses`].
+/// How the stand-in answers when it is told to; see [`MockSymbl::next_token_responses`] and
+/// [`MockSymbl::next_api_responses`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum TokenReply {
+pub enum Reply {
     /// That status, with a message.
     Status(StatusCode),
-    /// That status, with a message and `Retry-After` in whole seconds.
+    /// That status, with a message and `Retry-After` in whole seconds, rounded up.
     RetryAfter(StatusCode, Duration),
     /// Status 200, with that body.
     Body(String),
-    /// A token, after that time.
+    /// As usual, after that time.
     Delay(Duration),
     /// Nothing, ever.
     Hang,
-    /// The connection is closed without an answer.
+    /// The connection is closed without an answer; over HTTP/2 the request's stream is.
     Disconnect,
 }
+
+/// A [`Reply`] to a token request.
+pub type TokenReply = Reply;
 
 /// The stand-in server. Dropping it ends it, with all its connections.
 pub struct MockSymbl {
@@ -167,9 +187,54 @@ impl MockSymbl {
         self.shared.tokens().revoke();
     }
 
-    /// How the next token requests are answered, one each; those after them are answered with tokens.
-    pub fn next_token_responses(&self, replies: impl IntoIterator<Item = TokenReply>) {
-        self.shared.tokens().script.extend(replies);
+    /// How the next token requests are answered, one each, after those it has been told before; those after
+    /// them are answered with tokens.
+    pub fn next_token_responses<I>(&self, replies: I)
+    where
+        I: IntoIterator<Item = Reply>,
+        I::IntoIter: Send + 'static,
+    {
+        self.shared.script_tokens(replies.into_iter());
+    }
+
+    /// How the next requests to the API are answered, one each, whatever token they carry, after those it has
+    /// been told before; those after them are answered as usual.
+    ///
+    /// The iterator may be endless. It is asked at each request, and not again once it has ended:
+    ///
+    /// ```
+    /// use std::{iter, sync::{Arc, atomic::{AtomicBool, Ordering}}};
+    /// use tower_symbl_auth::mock::{MockSymbl, Reply};
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Empty;
+    /// # use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// # use tower::{Layer, ServiceExt};
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let symbl = MockSymbl::start().await?;
+    /// # let client = symbl.layer().layer(Client::builder(TokioExecutor::new()).build_http());
+    /// # let job = http::Request::get(symbl.url("/v1/job/1")).body(Empty::<Bytes>::new())?;
+    /// # let status = async || Ok::<_, tower::BoxError>(client.clone().oneshot(job.clone()).await?.status());
+    /// symbl.next_api_responses([Reply::Status(http::StatusCode::TOO_MANY_REQUESTS)]);
+    /// # assert_eq!(status().await?, 429);
+    ///
+    /// let refuses = Arc::new(AtomicBool::new(true)); // until it is set otherwise
+    /// let lasting = Arc::clone(&refuses);
+    /// symbl.next_api_responses(iter::from_fn(move || {
+    ///     let refuses = lasting.load(Ordering::Relaxed);
+    ///     refuses.then_some(Reply::Status(http::StatusCode::UNAUTHORIZED))
+    /// }));
+    /// # assert_eq!((status().await?.as_u16(), status().await?.as_u16()), (401, 401));
+    /// # refuses.store(false, Ordering::Relaxed);
+    /// # assert_eq!(status().await?, 404);
+    /// # Ok::<(), tower::BoxError>(()) }).unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn next_api_responses<I>(&self, replies: I)
+    where
+        I: IntoIterator<Item = Reply>,
+        I::IntoIter: Send + 'static,
+    {
+        self.shared.script_api(replies.into_iter());
     }
 
     /// How many token requests there have been.

@@ -1,6 +1,6 @@
 //! The server: accepts connections, and leads each request to the token endpoint or to the API.
 
-use std::{error::Error, fmt, future, sync::Arc};
+use std::{error::Error, fmt, future, io, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -11,10 +11,13 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use super::{
-    TOKEN_PATH, TokenReply, api,
+    Reply, TOKEN_PATH, api,
     state::Shared,
     tokens::{self, Refusal},
 };
@@ -25,7 +28,7 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = accept(&listener).await else {
             continue;
         };
         while connections.try_join_next().is_some() {}
@@ -40,12 +43,27 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// Without Nagle's algorithm, which against delayed acknowledgements holds answers back for 40 ms.
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn route(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Disconnect> {
     if request.uri().path() == TOKEN_PATH {
         shared.count(|counts| counts.token_requests += 1);
         return token(&shared, request).await;
     }
     shared.count(|counts| counts.api_requests += 1);
+    let reply = shared.next_api_reply();
+    if let Some(answer) = play(reply).await? {
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            shared.count(|counts| counts.rejections += 1);
+        }
+        discard(request);
+        return Ok(answer);
+    }
     if !shared.tokens().accepts(request.headers()) {
         shared.count(|counts| counts.rejections += 1);
         discard(request);
@@ -55,22 +73,32 @@ async fn route(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer
     Ok(api::route(&shared, request).await)
 }
 
-async fn token(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Disconnect> {
-    let reply = shared.tokens().script.pop_front();
+/// Does what the script says. `None`: go on as usual.
+async fn play(reply: Option<Reply>) -> Result<Option<Answer>, Disconnect> {
     match reply {
-        Some(TokenReply::Status(status)) => return Ok(scripted(status)),
-        Some(TokenReply::RetryAfter(status, delay)) => {
+        Some(Reply::Status(status)) => Ok(Some(scripted(status))),
+        Some(Reply::RetryAfter(status, delay)) => {
             let mut answer = scripted(status);
             let seconds = delay.as_secs_f64().ceil() as u64;
-            let seconds = seconds.into();
-            answer.headers_mut().insert(header::RETRY_AFTER, seconds);
-            return Ok(answer);
+            let headers = answer.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+            Ok(Some(answer))
         }
-        Some(TokenReply::Body(body)) => return Ok(Response::new(body.into())),
-        Some(TokenReply::Delay(delay)) => tokio::time::sleep(delay).await,
-        Some(TokenReply::Hang) => future::pending().await,
-        Some(TokenReply::Disconnect) => return Err(Disconnect),
-        None => {}
+        Some(Reply::Body(body)) => Ok(Some(Response::new(body.into()))),
+        Some(Reply::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(None)
+        }
+        Some(Reply::Hang) => future::pending().await,
+        Some(Reply::Disconnect) => Err(Disconnect),
+        None => Ok(None),
+    }
+}
+
+async fn token(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Disconnect> {
+    let reply = shared.next_token_reply();
+    if let Some(answer) = play(reply).await? {
+        return Ok(answer);
     }
     if request.method() != Method::POST {
         return Ok(message(StatusCode::METHOD_NOT_ALLOWED, "use POST"));
@@ -134,3 +162,18 @@ impl fmt::Display for Disconnect {
 }
 
 impl Error for Disconnect {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_do_without_nagles_algorithm() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(address).await.expect("it listens");
+        let accepted = accept(&listener).await.expect("one is waiting");
+        assert!(accepted.nodelay().expect("a socket"));
+        drop(client);
+    }
+}

@@ -1,12 +1,12 @@
-//! The WebSockets of `/v1/streaming/{id}` and `/v1/subscribe/{id}`. A handshake is authenticated as any
-//! request is: by its headers. A token in its query, which ends up in logs, counts for nothing.
+//! The WebSockets. A handshake is authenticated as any request is, by its headers, or by a subprotocol that
+//! is the token, as Symbl's JavaScript SDK has it. A token in its query, which ends up in logs, counts for nothing.
 //!
 //! What Symbl sends over them is not known well enough to be imitated. So text messages are echoed, in
 //! an envelope that is the stand-in's own: `{"type":"message","message":{"text":"…"}}`. Others, such as
-//! audio, are read and dropped.
+//! audio, are read and dropped. That SDK's `__PING__` is answered as it wants, with `__PONG__`.
 
 use futures::{SinkExt, StreamExt};
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
 use http_body_util::Full;
 use hyper::{
     body::Incoming,
@@ -25,10 +25,14 @@ use super::{
 };
 
 pub(super) fn open(shared: &Shared, mut request: Request<Incoming>) -> Answer {
-    let Ok(answer) = create_response_with_body(&request, Full::default) else {
+    let Ok(mut answer) = create_response_with_body(&request, Full::default) else {
         let text = "a WebSocket handshake over HTTP/1.1 is required";
         return message(StatusCode::UPGRADE_REQUIRED, text);
     };
+    // RFC 6455 section 4.1: a client that offers subprotocols may fail a connection that takes none.
+    if let Some(token) = shared.tokens().subprotocol(request.headers()) {
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, token);
+    }
     shared.spawn_stream(echo(upgrade::on(&mut request)));
     answer
 }
@@ -44,12 +48,12 @@ async fn echo(upgrade: OnUpgrade) {
         let Message::Text(text) = received else {
             continue;
         };
-        let envelope = json!({ "type": "message", "message": { "text": text.as_str() } });
-        if socket
-            .send(Message::text(envelope.to_string()))
-            .await
-            .is_err()
-        {
+        let answer = if text == "__PING__" {
+            "__PONG__".to_owned()
+        } else {
+            json!({ "type": "message", "message": { "text": text.as_str() } }).to_string()
+        };
+        if socket.send(Message::text(answer)).await.is_err() {
             return;
         }
     }

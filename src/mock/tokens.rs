@@ -1,23 +1,18 @@
 //! Tokens: issued, cached as Symbl does, checked, revoked.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    iter,
-    time::Duration,
-};
+use std::{collections::HashMap, iter, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_PROTOCOL};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{APP_ID, APP_SECRET, TokenReply};
+use super::{APP_ID, APP_SECRET};
 use crate::token::LONGEST_LIFETIME;
 
 pub(super) struct Tokens {
     pub(super) lifetime: Duration,
     pub(super) cache: bool,
     pub(super) cache_margin: Duration,
-    pub(super) script: VecDeque<TokenReply>,
     /// Those that are not revoked, with their expiry.
     known: HashMap<String, Instant>,
     newest: Option<String>,
@@ -29,7 +24,6 @@ impl Default for Tokens {
             lifetime: Duration::from_secs(24 * 60 * 60),
             cache: true,
             cache_margin: Duration::from_secs(60),
-            script: VecDeque::new(),
             known: HashMap::new(),
             newest: None,
         }
@@ -63,9 +57,25 @@ impl Tokens {
     pub(super) fn accepts(&self, headers: &HeaderMap) -> bool {
         let text = |name: &str| headers.get(name)?.to_str().ok();
         let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let Some(token) = bearer.or_else(|| text("x-api-key")) else {
-            return false;
-        };
+        match bearer.or_else(|| text("x-api-key")) {
+            Some(token) => self.is_good(token),
+            None => self.subprotocol(headers).is_some(),
+        }
+    }
+
+    /// The good token among the subprotocols that a WebSocket's handshake offers, which is where
+    /// `@symblai/symbl-js` 1.4.10 has it: a browser's WebSocket can send no headers.
+    pub(super) fn subprotocol(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+        let mut offered = offered
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim);
+        let token = offered.find(|offer| self.is_good(offer))?;
+        HeaderValue::from_str(token).ok()
+    }
+
+    fn is_good(&self, token: &str) -> bool {
         let expires = self.known.get(token);
         expires.is_some_and(|expires| Instant::now() < *expires)
     }

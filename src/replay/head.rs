@@ -4,70 +4,61 @@ use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::HOST};
 
-use super::headers::{pack, unpack};
+use super::headers::Packed;
 use crate::origin::canonical;
 
-/// All of a head but its headers, which are packed: here, or with the body that is recorded.
 pub(super) struct Head {
     method: Method,
     version: Version,
     uri: Uri,
     extensions: Extensions,
-    packed: Vec<u8>,
+    headers: Packed,
 }
 
 impl Head {
-    /// What is of use even if the request will not be sent again.
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            extensions: request.extensions().clone(),
+            ..Self::with(request, Packed::new(request.headers()))
+        }
+    }
+
+    /// What is of use even if the request will not be sent again: what its key is made of.
+    pub(super) fn for_key<B>(request: &Request<B>) -> Self {
+        let host = match request.uri().authority() {
+            None => request.headers().get(HOST),
+            Some(_) => None,
+        };
+        let host = host.map(|host| (HOST, host.clone()));
+        Self::with(request, Packed::new(&host.into_iter().collect()))
+    }
+
+    #[inline]
+    fn with<B>(request: &Request<B>, headers: Packed) -> Self {
         Self {
             method: request.method().clone(),
             version: request.version(),
             uri: request.uri().clone(),
             extensions: Extensions::new(),
-            packed: Vec::new(),
+            headers,
         }
-    }
-
-    #[inline]
-    pub(super) fn keep_extensions(&mut self, extensions: &Extensions) {
-        self.extensions = extensions.clone();
-    }
-
-    /// Packs the headers here.
-    #[inline]
-    pub(super) fn pack(&mut self, headers: &HeaderMap) {
-        if !headers.is_empty() {
-            self.packed = pack(headers);
-        }
-    }
-
-    /// Packs what the key of a request may need beyond its URI.
-    pub(super) fn pack_host(&mut self, headers: &HeaderMap) {
-        if self.uri.authority().is_none() {
-            let host = headers.get(HOST).map(|host| (HOST, host.clone()));
-            self.pack(&host.into_iter().collect());
-        }
-    }
-
-    pub(super) fn packed(&self) -> &[u8] {
-        &self.packed
     }
 
     /// The request as it was, with another body.
-    pub(super) fn restore<B>(self, headers: HeaderMap, body: B) -> Request<B> {
+    pub(super) fn restore<B>(self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.version_mut() = self.version;
         *request.uri_mut() = self.uri;
         *request.extensions_mut() = self.extensions;
-        *request.headers_mut() = headers;
+        *request.headers_mut() = self.headers.unpack();
         request
     }
 
     /// What the book of rejections knows the request by.
-    pub(super) fn key(&self, packed: &[u8]) -> Arc<str> {
-        key(&self.method, &self.uri, &unpack(packed))
+    pub(super) fn key(&self) -> Arc<str> {
+        key(&self.method, &self.uri, &self.headers.unpack())
     }
 }
 
@@ -106,11 +97,7 @@ mod tests {
             .extension(7_u8)
             .body(())
             .unwrap();
-        let mut head = Head::of(&request);
-        head.keep_extensions(request.extensions());
-        head.pack(request.headers());
-        let headers = unpack(head.packed());
-        let restored = head.restore(headers, ());
+        let restored = Head::of(&request).restore(());
         assert_eq!(restored.method(), request.method());
         assert_eq!(restored.uri(), request.uri());
         assert_eq!(restored.version(), request.version());
@@ -127,16 +114,14 @@ mod tests {
             .header("x-other", "1")
             .body(())
             .unwrap();
-        let mut head = Head::of(&request);
-        head.pack_host(request.headers());
-        assert_eq!(unpack(head.packed()).len(), 1);
-        assert_eq!(&*head.key(head.packed()), "POST h:1/v1/job");
+        let head = Head::for_key(&request);
+        assert_eq!(head.headers.unpack().len(), 1);
+        assert_eq!(&*head.key(), "POST h:1/v1/job");
         let request = Request::post("https://h/v1/job").header("host", "h");
         let request = request.body(()).unwrap();
-        let mut head = Head::of(&request);
-        head.pack_host(request.headers());
-        assert!(head.packed().is_empty());
-        assert_eq!(&*head.key(&[]), "POST https://h/v1/job");
+        let head = Head::for_key(&request);
+        assert!(head.headers.unpack().is_empty());
+        assert_eq!(&*head.key(), "POST https://h/v1/job");
     }
 
     #[test]

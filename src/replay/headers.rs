@@ -15,47 +15,62 @@ const NAME_LEN: u64 = (1 << 16) - 1;
 const SENSITIVE: u64 = 1 << 16;
 const VALUE_LEN: u32 = 17;
 
-/// Packed headers in an allocation of someone else's.
-pub(super) struct Small {
-    bytes: [u8; ROOM],
-    len: usize,
-}
-
 /// Enough for the headers of most requests.
 const ROOM: usize = 192;
 
-impl Small {
+pub(super) enum Packed {
+    None,
+    Small(Small),
+    Large(Vec<u8>),
+}
+
+impl Packed {
     #[inline]
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: [0; ROOM],
-            len: 0,
+    pub(super) fn new(headers: &HeaderMap) -> Self {
+        if headers.is_empty() {
+            return Self::None;
+        }
+        match Small::pack(headers) {
+            Some(small) => Self::Small(small),
+            None => Self::Large(pack(headers)),
         }
     }
 
-    /// `false` if there is not enough room: then nothing is packed.
+    pub(super) fn unpack(&self) -> HeaderMap {
+        unpack(match self {
+            Self::None => &[],
+            Self::Small(small) => &small.bytes[..small.len.into()],
+            Self::Large(bytes) => bytes,
+        })
+    }
+}
+
+/// Packed headers that take no allocation.
+pub(super) struct Small {
+    bytes: [u8; ROOM],
+    len: u8,
+}
+
+impl Small {
+    /// `None` if there is not enough room.
     #[inline]
-    pub(super) fn pack(&mut self, headers: &HeaderMap) -> bool {
+    fn pack(headers: &HeaderMap) -> Option<Self> {
+        let mut bytes = [0; ROOM];
         let mut end = 0;
         for (name, value) in headers {
             let header = Header::new(name, value);
             let start = end;
             end += header.len();
-            match self.bytes.get_mut(start..end) {
-                Some(room) => header.put(room),
-                None => return false,
-            }
+            header.put(bytes.get_mut(start..end)?);
         }
-        self.len = end;
-        true
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        Some(Self {
+            bytes,
+            len: end as u8,
+        })
     }
 }
 
-pub(super) fn pack(headers: &HeaderMap) -> Vec<u8> {
+fn pack(headers: &HeaderMap) -> Vec<u8> {
     let all = || headers.iter().map(|(name, value)| Header::new(name, value));
     let mut packed = vec![0; all().map(|header| header.len()).sum()];
     let mut room = &mut packed[..];
@@ -100,7 +115,7 @@ impl<'a> Header<'a> {
     }
 }
 
-pub(super) fn unpack(mut packed: &[u8]) -> HeaderMap {
+fn unpack(mut packed: &[u8]) -> HeaderMap {
     const PACKED: &str = "it was a header when it was packed";
     let mut headers = HeaderMap::new();
     while packed.has_remaining() {
@@ -129,17 +144,14 @@ mod tests {
             headers.append("x-long", value);
             headers
         };
-        let mut packed = Small::new();
         let fits = headers(ROOM - taken);
-        assert!(packed.pack(&fits));
-        assert_eq!(packed.bytes().len(), ROOM);
-        assert_eq!(unpack(packed.bytes()), fits);
-        assert_eq!(pack(&fits), packed.bytes());
+        let packed = Packed::new(&fits);
+        assert!(matches!(packed, Packed::Small(_)));
+        assert_eq!(packed.unpack(), fits);
 
-        let mut packed = Small::new();
         let too_long = headers(ROOM - taken + 1);
-        assert!(!packed.pack(&too_long));
-        assert!(packed.bytes().is_empty());
-        assert_eq!(unpack(&pack(&too_long)), too_long);
+        let packed = Packed::new(&too_long);
+        assert!(matches!(packed, Packed::Large(_)));
+        assert_eq!(packed.unpack(), too_long);
     }
 }

@@ -13,9 +13,13 @@ use futures::{StreamExt, channel::mpsc};
 use http::Request;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::{
+    future::{block_on, spawn, yield_now},
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tower::BoxError;
 
-use super::{Replay, ReplayBody, record};
+use super::{Original, Replay, ReplayBody, record};
 
 const FRAMES: u8 = 3;
 
@@ -29,13 +33,28 @@ impl Body for Fed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // It takes its time: anything may happen before it knows, and after. To yield would wake the task.
+        let step = AtomicBool::new(false);
+        step.store(true, Ordering::Relaxed);
         let next = self.0.poll_next_unpin(cx);
+        step.store(true, Ordering::Relaxed);
         next.map(|byte| byte.map(|byte| Ok(Frame::data(Bytes::from(vec![byte])))))
     }
 }
 
 /// A body under way, fed by a task of its own.
 fn start(limit: usize) -> (ReplayBody<Fed>, Replay<Fed>) {
+    start_with(limit, Fed)
+}
+
+fn start_with<B>(
+    limit: usize,
+    body: fn(mpsc::UnboundedReceiver<u8>) -> B,
+) -> (ReplayBody<B>, Replay<B>)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     let (feed, frames) = mpsc::unbounded();
     spawn(async move {
         for byte in 0..FRAMES {
@@ -45,12 +64,16 @@ fn start(limit: usize) -> (ReplayBody<Fed>, Replay<Fed>) {
         }
     });
     let mut request = Request::new(ReplayBody::empty());
-    let replay = record(&mut request, Fed(frames), limit);
+    let replay = record(&mut request, Original::new(body(frames)), limit);
     (request.into_body(), replay)
 }
 
 /// Reads at most so many frames; tells what came, and whether the body ended well.
-async fn read(mut body: ReplayBody<Fed>, most: usize) -> (Vec<u8>, bool) {
+async fn read<B>(mut body: ReplayBody<B>, most: usize) -> (Vec<u8>, bool)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     let mut seen = Vec::new();
     for _ in 0..most {
         match body.frame().await {
@@ -148,4 +171,91 @@ fn over_the_limit_there_is_a_replay_of_all_or_none_and_the_first_attempt_goes_on
             }
         });
     });
+}
+
+#[test]
+fn a_retry_that_is_dropped_midway_leaves_nothing_waiting_and_the_body_is_dropped() {
+    explore(|| {
+        block_on(async {
+            let (dropped, drops) = futures::channel::oneshot::channel();
+            let (feed, frames) = mpsc::unbounded();
+            let body = Original::new(Watched(Fed(frames), Some(dropped)));
+            let mut request = Request::new(ReplayBody::empty());
+            let replay = record(&mut request, body, 100);
+            let mut first = request.into_body();
+            // Whatever happens to it, it is not fed any more, and holds on to the recorder.
+            let first = spawn(async move {
+                let polled = futures::poll!(first.frame());
+                yield_now().await;
+                (first, polled.is_pending())
+            });
+            yield_now().await;
+            assert!(replay.hold());
+            let mut retry = replay.take_over().into_body();
+            let _ = futures::poll!(retry.frame());
+            drop(retry);
+            let held = first.await.unwrap();
+            assert_eq!(drops.await, Ok(()), "nobody polls it any more");
+            drop((held, feed));
+        });
+    });
+}
+
+/// Tells when it is dropped.
+struct Watched(Fed, Option<futures::channel::oneshot::Sender<()>>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let dropped = self.1.take().expect("it is dropped once");
+        let _ = dropped.send(());
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+#[test]
+fn a_body_that_fails_fails_on_the_attempt_that_polls_it_and_is_never_cut_short() {
+    explore(|| {
+        block_on(async {
+            let (body, replay) = start_with(100, |frames| Failing(Fed(frames)));
+            let first = spawn(read(body, usize::MAX));
+            yield_now().await;
+            if replay.hold() {
+                let (seen, whole) = read(replay.take_over().into_body(), usize::MAX).await;
+                assert!(all().starts_with(&seen) && !whole, "{seen:?}");
+            } else {
+                drop(replay);
+            }
+            assert!(!first.await.unwrap().1);
+        });
+    });
+}
+
+/// Ends in an error.
+struct Failing(Fed);
+
+impl Body for Failing {
+    type Data = Bytes;
+    type Error = std::fmt::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::fmt::Error>>> {
+        let polled = Pin::new(&mut self.0).poll_frame(cx);
+        polled.map(|polled| match polled {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            _ => Some(Err(std::fmt::Error)),
+        })
+    }
 }

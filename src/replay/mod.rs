@@ -1,9 +1,9 @@
 //! What is kept of a request so that it can be sent twice: its head, and its body while it passes.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -13,40 +13,58 @@ use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
 use head::Head;
-use headers::{Small, unpack};
-use part::poll_known;
 use recorder::Recorder;
-use recording::{Recorded, Recording};
+use recording::{Recording, Retried};
+use source::{Ahead, Source};
 
+pub(crate) use original::Original;
+
+mod frame;
 pub(crate) mod head;
 mod headers;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod part;
+mod kept;
+mod original;
+mod phase;
 mod recorder;
 mod recording;
+mod source;
 
 /// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends: the original's frames, in
 /// time, and a record of them for the one retry.
 ///
-/// Nothing is delayed. What is kept is a reference count on each `Bytes` (other buffers are copied
-/// once), and it is freed at the first response head that is no rejection, or as soon as it exceeds the
-/// replay limit. The size hint is the original's on both attempts, and so is `Content-Length`.
+/// A body that is in memory whole, such as a [`Full`](http_body_util::Full), also in a box, is sent twice
+/// whatever its size: each attempt has a reference to the same `Bytes`. To see that it is, a body that tells
+/// its exact length is polled once before it is handed on.
 ///
-/// On a rejection the retry takes the body over: this one, should it still be polled, then ends in an
+/// Of any other body nothing is delayed, and its frames are kept while they pass: those of 1 KiB or more as
+/// a reference count on their `Bytes` (other buffers are copied once), smaller ones as a copy. What is kept is
+/// freed at the first response head that is no rejection, or as soon as it exceeds the replay limit. The size
+/// hint is the original's on both attempts, and so is `Content-Length`.
+///
+/// On a rejection the retry takes such a body over: this one, should it still be polled, then ends in an
 /// error, however often it is polled: what was sent of it must not pass for the whole.
 pub struct ReplayBody<B> {
     kind: Kind<B>,
 }
 
+/// In two levels, for so it is no larger than a `Bytes`.
 enum Kind<B> {
+    /// All of it, still to be sent.
+    Memory(Bytes),
+    Other(Other<B>),
+}
+
+enum Other<B> {
     /// Nothing to send, in the original's own words.
     Empty(SizeHint),
-    Recorded(Recorded<B>),
+    First(Arc<Recorder<B>>),
+    Retried(Box<Retried<B>>),
     /// Not to be sent again. Boxed, so that every request is small to move, whatever its body is: one
     /// of more than 256 bytes costs an HTTP client twice the instructions that this layer does. The
     /// lock makes it `Sync`, and is never contended.
-    Passing(Box<Mutex<B>>),
+    Passing(Box<Mutex<Source<B>>>),
 }
 
 /// What the retry is made of.
@@ -58,6 +76,7 @@ pub(crate) struct Replay<B> {
 /// What is kept of a body.
 enum Kept<B> {
     Empty(SizeHint),
+    Memory(Bytes),
     Recording(Recording<B>),
     /// It was known in advance to be over the limit: there will be no retry.
     Nothing,
@@ -65,10 +84,9 @@ enum Kept<B> {
 
 impl<B> ReplayBody<B> {
     /// Until there is another.
+    #[inline]
     pub(crate) fn empty() -> Self {
-        Self {
-            kind: Kind::Empty(SizeHint::default()),
-        }
+        Other::Empty(SizeHint::default()).into()
     }
 
     /// A body that is sent once.
@@ -76,85 +94,87 @@ impl<B> ReplayBody<B> {
     where
         B: Body,
     {
-        let kind = if body.is_end_stream() {
-            Kind::Empty(body.size_hint())
-        } else {
-            Kind::Passing(Box::new(Mutex::new(body)))
-        };
-        Self { kind }
+        let hint = body.size_hint();
+        if body.is_end_stream() {
+            return Other::Empty(hint).into();
+        }
+        Other::passing(Source::new(body, hint, Ahead::default())).into()
     }
 }
 
-/// Whether a body with that hint is known in advance to be over the limit.
-pub(crate) fn is_over(hint: &SizeHint, limit: usize) -> bool {
-    hint.lower() > limit as u64
+impl<B> Other<B> {
+    fn passing(source: Source<B>) -> Self {
+        Self::Passing(Box::new(Mutex::new(source)))
+    }
+}
+
+impl<B> From<Other<B>> for ReplayBody<B> {
+    #[inline]
+    fn from(other: Other<B>) -> Self {
+        Self {
+            kind: Kind::Other(other),
+        }
+    }
 }
 
 /// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
-/// to record the body.
+/// to record the body, unless it is in memory.
 #[inline]
-pub(crate) fn record<B>(request: &mut Request<ReplayBody<B>>, body: B, limit: usize) -> Replay<B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let mut head = Head::of(request);
-    let hint = body.size_hint();
-    let (kind, kept) = if body.is_end_stream() {
-        head.keep_extensions(request.extensions());
-        head.pack(request.headers());
-        (Kind::Empty(hint), Kept::Empty(hint))
-    } else if is_over(&hint, limit) {
-        head.pack_host(request.headers());
-        (Kind::Passing(Box::new(Mutex::new(body))), Kept::Nothing)
-    } else {
-        head.keep_extensions(request.extensions());
-        let mut small = Small::new();
-        if !small.pack(request.headers()) {
-            head.pack(request.headers());
+pub(crate) fn record<B>(
+    request: &mut Request<ReplayBody<B>>,
+    body: Original<B>,
+    limit: usize,
+) -> Replay<B> {
+    let is_over = body.is_over(limit);
+    let (body, kept) = match body {
+        Original::Empty(hint) => (Kind::Other(Other::Empty(hint)), Kept::Empty(hint)),
+        Original::Memory(data) => (Kind::Memory(data.clone()), Kept::Memory(data)),
+        Original::Stream(source) if is_over || source.fails() => {
+            (Kind::Other(Other::passing(source)), Kept::Nothing)
         }
-        let (first, recording) = Recording::start(Recorder::new(body, hint, limit), small);
-        (Kind::Recorded(first), Kept::Recording(recording))
+        Original::Stream(source) => {
+            let (first, recording) = Recording::start(source, limit);
+            (Kind::Other(Other::First(first)), Kept::Recording(recording))
+        }
     };
-    request.body_mut().kind = kind;
+    request.body_mut().kind = body;
+    let head = match kept {
+        Kept::Nothing => Head::for_key(request),
+        _ => Head::of(request),
+    };
     Replay { head, kept }
 }
 
 impl<B> Replay<B> {
-    fn packed(&self) -> &[u8] {
-        match &self.kept {
-            Kept::Recording(recording) if self.head.packed().is_empty() => recording.packed(),
-            _ => self.head.packed(),
-        }
-    }
-
     /// What the book of rejections knows the request by.
     pub(crate) fn key(&self) -> Arc<str> {
-        self.head.key(self.packed())
+        self.head.key()
     }
 
     /// Holds the first attempt's body back. `false` if there will be no replay.
     pub(crate) fn hold(&self) -> bool {
         match &self.kept {
-            Kept::Empty(_) => true,
+            Kept::Empty(_) | Kept::Memory(_) => true,
             Kept::Recording(recording) => recording.hold(),
             Kept::Nothing => false,
         }
     }
 
-    /// The request once more, as it was; its body is taken over from the first attempt.
+    /// The request once more, as it was; unless its body is in memory, it is taken over from the first attempt.
     ///
     /// # Panics
     ///
     /// If `hold` has not said that there is to be a replay.
-    pub(crate) fn take_over(mut self) -> Request<ReplayBody<B>> {
-        let headers = unpack(self.packed());
-        let kind = match &mut self.kept {
-            Kept::Empty(hint) => Kind::Empty(*hint),
-            Kept::Recording(recording) => Kind::Recorded(recording.take_over()),
+    pub(crate) fn take_over(self) -> Request<ReplayBody<B>> {
+        let kind = match self.kept {
+            Kept::Empty(hint) => Kind::Other(Other::Empty(hint)),
+            Kept::Memory(data) => Kind::Memory(data),
+            Kept::Recording(mut recording) => {
+                Kind::Other(Other::Retried(Box::new(recording.take_over())))
+            }
             Kept::Nothing => unreachable!("what is not held is not taken over"),
         };
-        self.head.restore(headers, ReplayBody { kind })
+        self.head.restore(ReplayBody { kind })
     }
 }
 
@@ -170,36 +190,48 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.kind {
-            Kind::Empty(_) => Poll::Ready(None),
-            Kind::Recorded(recorded) => recorded.poll(cx),
-            Kind::Passing(body) => {
-                poll_known(body.get_mut().unwrap_or_else(PoisonError::into_inner), cx)
+        let other = match &mut self.kind {
+            Kind::Memory(data) => {
+                let data = mem::take(data);
+                self.kind = Kind::Other(Other::Empty(SizeHint::with_exact(0)));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            Kind::Other(other) => other,
+        };
+        match other {
+            Other::Empty(_) => Poll::Ready(None),
+            Other::First(recorder) => recorder.poll_first(cx),
+            Other::Retried(body) => body.poll(cx),
+            Other::Passing(body) => {
+                let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+                body.poll(cx)
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty(hint) => *hint,
-            Kind::Recorded(recorded) => recorded.size_hint(),
-            Kind::Passing(body) => body
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .size_hint(),
+            Kind::Memory(data) => SizeHint::with_exact(data.len() as u64),
+            Kind::Other(Other::Empty(hint)) => *hint,
+            Kind::Other(Other::First(recorder)) => recorder.size_hint(),
+            Kind::Other(Other::Retried(body)) => body.size_hint(),
+            Kind::Other(Other::Passing(body)) => lock(body).size_hint(),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty(_) => true,
-            Kind::Recorded(recorded) => recorded.is_end_stream(),
-            Kind::Passing(body) => body
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_end_stream(),
+            Kind::Memory(_) => false,
+            Kind::Other(Other::Empty(_)) => true,
+            Kind::Other(Other::First(recorder)) => recorder.is_end_stream(),
+            Kind::Other(Other::Retried(body)) => body.is_end_stream(),
+            Kind::Other(Other::Passing(body)) => lock(body).is_end_stream(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // Nothing is ever pinned in place: the bodies within are `Unpin` when they are polled.
@@ -209,10 +241,31 @@ impl<B> fmt::Debug for ReplayBody<B> {
     /// Shows neither the body nor what is kept of the head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Empty(_) => "empty",
-            Kind::Recorded(_) => "recorded",
-            Kind::Passing(_) => "passing",
+            Kind::Memory(_) => "memory",
+            Kind::Other(Other::Empty(_)) => "empty",
+            Kind::Other(Other::First(_)) => "recorded",
+            Kind::Other(Other::Retried(_)) => "replayed",
+            Kind::Other(Other::Passing(_)) => "passing",
         };
         f.debug_tuple("ReplayBody").field(&kind).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::combinators::UnsyncBoxBody;
+
+    use super::*;
+
+    #[test]
+    fn every_request_is_small_to_move() {
+        fn sizes<B>() -> (usize, usize) {
+            (
+                size_of::<ReplayBody<B>>(),
+                size_of::<Request<ReplayBody<B>>>(),
+            )
+        }
+        assert_eq!(sizes::<UnsyncBoxBody<Bytes, BoxError>>(), (32, 256));
+        assert_eq!(sizes::<[u8; 1000]>(), (32, 256));
     }
 }

@@ -1,13 +1,14 @@
 //! A streaming body that is kept while it passes, so that it can be sent once more.
 //!
-//! One [`Recorder`] owns the body. Two attempts and the future between them reach it through one lock:
+//! Two attempts and the future between them share one [`Recorder`]:
 //!
 //! ```text
-//!              rejected                    newer token
-//!   Recording ──────────► Held ──────────────────────────► Taken
+//!              rejected             newer token          retry dropped
+//!   Recording ──────────► Held ──────────────────► Taken ──────────────► Gone
 //!       │                   │
 //!       │ accepted,         │ no newer token,
 //!       │ over the limit,   │ future dropped
+//!       │ body failed,      │
 //!       │ future dropped    ▼
 //!       └──────────────► Passing
 //! ```
@@ -15,48 +16,63 @@
 //! | phase | the first attempt's poll | the retry's poll |
 //! |---|---|---|
 //! | Recording | the next frame; a copy is kept | |
-//! | Held | pending | |
 //! | Passing | the next frame | |
+//! | Held | pending | |
 //! | Taken | an error, always | what was kept, then the next frames |
+//! | Gone | an error, always | |
+//!
+//! Whoever polls the body has it to himself meanwhile, and the phase may move on under him: the body's own code
+//! may take long, or drop the future. So nobody ever waits for the body. What the first attempt has polled when
+//! its turn ends goes where the phase then says:
+//!
+//! | phase at the end of its turn | what was polled | also |
+//! |---|---|---|
+//! | Recording | is the first attempt's, and a copy is kept | |
+//! | Passing | is the first attempt's | |
+//! | Held | is put back, for whoever polls next; pending | |
+//! | Taken | is put back, for the retry; an error | the retry is woken, should it have found the body away |
+//! | Gone | is dropped; an error | the body is dropped |
 //!
 //! The first attempt's waker is stored whenever it is left pending, for whichever cause, and woken on
-//! the way out of `Held`: a body that nobody would wake again would hold its connection for ever. The
-//! inner body is polled by one attempt at a time, under the lock; wakers are called after unlocking.
+//! the way out of `Held`: a body that nobody would wake again would hold its connection for ever.
+//!
+//! There are two locks. `source` is the body's: it is only ever tried, and taken by whoever polls. `state` is
+//! held for a few instructions, and never while code of others runs: bodies are polled and dropped, frames are
+//! freed and wakers called outside of it. A turn ends with `state` locked: who then finds the body away has
+//! left its waker before, or tries again after.
 
 use std::{
     mem,
+    sync::{PoisonError, TryLockError},
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use tower::BoxError;
 
-use super::part::{Kept, Part, Polled, poll_known};
-
-/// Empty frames take no bytes of the limit, but room all the same.
-const FRAMES: usize = 65_536;
+use super::{
+    frame::Polled,
+    kept::Kept,
+    phase::{AtomicPhase, Phase},
+    source::Source,
+};
+use crate::sync::{Mutex, MutexGuard};
 
 pub(super) struct Recorder<B> {
-    inner: B,
-    /// What the inner body said before it was polled.
-    original: SizeHint,
-    ended: bool,
-    failed: bool,
-    phase: Phase,
-    kept: Kept,
-    kept_bytes: usize,
+    /// Moves on under the lock of `state` only.
+    phase: AtomicPhase,
+    /// `None` once nobody will poll it.
+    source: Mutex<Option<Source<B>>>,
+    state: Mutex<State>,
     limit: usize,
-    replayed: u64,
-    first: Option<Waker>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Recording,
-    Held,
-    Passing,
-    Taken,
+#[derive(Default)]
+struct State {
+    kept: Kept,
+    first: Option<Waker>,
+    /// Of a retry that found the body away.
+    retry: Option<Waker>,
 }
 
 impl<B> Recorder<B>
@@ -64,130 +80,252 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    #[inline]
-    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        // Should it panic, it has failed.
-        let failed = mem::replace(&mut self.failed, true);
-        let polled = poll_known(&mut self.inner, cx);
-        self.failed = failed || matches!(polled, Poll::Ready(Some(Err(_))));
-        self.ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
-        polled
-    }
-
-    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let polled = match self.phase {
-            Phase::Recording | Phase::Passing => self.poll_inner(cx),
-            Phase::Held => Poll::Pending,
-            Phase::Taken => return Poll::Ready(taken_over()),
-        };
-        match &polled {
-            Poll::Pending => match &mut self.first {
-                Some(waker) => waker.clone_from(cx.waker()),
-                first => *first = Some(cx.waker().clone()),
-            },
-            Poll::Ready(Some(Ok(frame))) if self.phase == Phase::Recording => self.keep(frame),
-            Poll::Ready(_) => {}
-        }
-        polled
-    }
-
-    pub(super) fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        match self.kept.pop() {
-            Some(part) => {
-                self.replayed += part.len() as u64;
-                Poll::Ready(Some(Ok(part.into_frame())))
+    pub(super) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Polled> {
+        // Without it, the retry has it.
+        while let Some(turn) = self.turn() {
+            // Once the body is in hand: what comes later finds it away.
+            match self.phase.load() {
+                Phase::Recording | Phase::Passing => return turn.poll(cx),
+                Phase::Taken | Phase::Gone => break,
+                Phase::Held if self.park(cx) => return Poll::Pending,
+                // It has been let go, or taken, just now.
+                Phase::Held => {}
             }
-            None => self.poll_inner(cx),
         }
+        Poll::Ready(taken_over())
     }
 
-    pub(super) fn hint(&self, attempt: Attempt) -> SizeHint {
-        if attempt == Attempt::Retry && !self.kept.is_empty() {
-            return less(&self.original, self.replayed);
+    /// What is kept has been replayed.
+    pub(super) fn poll_retry(&self, cx: &mut Context<'_>) -> Poll<Polled> {
+        if let Some(polled) = self.with_source(|source| source.poll(cx)) {
+            return polled;
         }
-        self.inner.size_hint()
+        // The first attempt is within the body's code.
+        let waker = Some(cx.waker().clone());
+        let stale = mem::replace(&mut self.state().retry, waker);
+        drop(stale);
+        self.with_source(|source| source.poll(cx))
+            .unwrap_or(Poll::Pending)
     }
 
-    pub(super) fn is_at_end(&self, attempt: Attempt) -> bool {
-        let may_end = match attempt {
-            Attempt::First => matches!(self.phase, Phase::Recording | Phase::Passing),
-            Attempt::Retry => self.kept.is_empty(),
-        };
-        // What the original says, though this knows that it has ended: both attempts say the same.
-        may_end && self.inner.is_end_stream()
+    /// What the first attempt is told.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let turn = self.turn();
+        turn.map_or_else(SizeHint::default, |turn| turn.source().size_hint())
+    }
+
+    /// What the first attempt is told.
+    pub(super) fn is_end_stream(&self) -> bool {
+        matches!(self.phase.load(), Phase::Recording | Phase::Passing)
+            && self
+                .turn()
+                .is_some_and(|turn| turn.source().is_end_stream())
     }
 }
 
 impl<B> Recorder<B> {
-    pub(super) fn new(inner: B, original: SizeHint, limit: usize) -> Self {
+    pub(super) fn new(source: Source<B>, limit: usize) -> Self {
         Self {
-            inner,
-            original,
-            ended: false,
-            failed: false,
-            phase: Phase::Recording,
-            kept: Kept::default(),
-            kept_bytes: 0,
+            phase: AtomicPhase::new(Phase::Recording),
+            source: Mutex::new(Some(source)),
+            state: Mutex::default(),
             limit,
-            replayed: 0,
-            first: None,
         }
     }
 
     /// Holds the first attempt back. `false` if there is nothing whole to take over: the body has
     /// failed, or was over the limit.
-    pub(super) fn hold(&mut self) -> bool {
-        let can = self.phase == Phase::Recording && !self.failed;
+    pub(super) fn hold(&self) -> bool {
+        let _state = self.state();
+        let can = self.phase.load() == Phase::Recording;
         if can {
-            self.phase = Phase::Held;
+            self.phase.store(Phase::Held);
         }
         can
     }
 
-    /// The held body is the retry's from now on. Whom to wake.
-    pub(super) fn take_over(&mut self) -> Option<Waker> {
-        self.phase = Phase::Taken;
-        self.kept.turn();
-        self.first.take()
+    /// The held body is the retry's from now on. What was kept, and whom to wake.
+    pub(super) fn take_over(&self) -> (Kept, Option<Waker>) {
+        let mut state = self.state();
+        self.phase.store(Phase::Taken);
+        (mem::take(&mut state.kept), state.first.take())
     }
 
     /// There will be no retry: the first attempt goes on. What to free, and whom to wake.
-    pub(super) fn let_go(&mut self) -> (Kept, Option<Waker>) {
-        let was = mem::replace(&mut self.phase, Phase::Passing);
-        let held = (was == Phase::Held).then(|| self.first.take());
-        (mem::take(&mut self.kept), held.flatten())
+    pub(super) fn let_go(&self) -> (Kept, Option<Waker>) {
+        let mut state = self.state();
+        let was_held = self.phase.load() == Phase::Held;
+        self.phase.store(Phase::Passing);
+        let first = was_held.then(|| state.first.take());
+        (mem::take(&mut state.kept), first.flatten())
     }
 
+    /// The retry is dropped. The body, to be dropped, unless the first attempt is within its code.
+    pub(super) fn abandon(&self) -> Option<Source<B>> {
+        let _state = self.state();
+        self.phase.store(Phase::Gone);
+        self.try_source()?.take()
+    }
+
+    /// For the retry. `None` if the first attempt is within the body's code.
+    pub(super) fn with_source<T>(&self, act: impl FnOnce(&mut Source<B>) -> T) -> Option<T> {
+        self.try_source()?.as_mut().map(act)
+    }
+
+    /// Leaves the first attempt's waker. `false` if it is not held any longer.
+    #[cold]
+    fn park(&self, cx: &mut Context<'_>) -> bool {
+        let stale;
+        let mut state = self.state();
+        let held = self.phase.load() == Phase::Held;
+        stale = held.then(|| leave(&mut state.first, cx.waker()));
+        drop(state);
+        drop(stale);
+        held
+    }
+
+    fn turn(&self) -> Option<Turn<'_, B>> {
+        let source = self.try_source().filter(|source| source.is_some())?;
+        Some(Turn {
+            recorder: self,
+            source: Some(source),
+        })
+    }
+
+    fn try_source(&self) -> Option<MutexGuard<'_, Option<Source<B>>>> {
+        match self.source.try_lock() {
+            Ok(source) => Some(source),
+            Err(TryLockError::Poisoned(source)) => Some(source.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first attempt's turn with the body.
+struct Turn<'a, B> {
+    recorder: &'a Recorder<B>,
+    /// `None` once the turn has ended.
+    source: Option<MutexGuard<'a, Option<Source<B>>>>,
+}
+
+const IN_TURN: &str = "there is a body until the turn has ended";
+
+impl<B> Turn<'_, B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     #[inline]
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let Some(part) = Part::of(frame) else { return };
-        self.kept_bytes = self.kept_bytes.saturating_add(part.len());
-        if self.kept_bytes > self.limit || self.kept.len() == FRAMES {
-            self.kept = Kept::default();
-            self.phase = Phase::Passing;
-        } else {
-            self.kept.push(part);
+    fn poll(mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        let mut polled = self.source_mut().poll(cx);
+        let Recorder { phase, limit, .. } = self.recorder;
+        if phase.load() == Phase::Passing {
+            return polled;
+        }
+        let (mut freed, mut stale) = (None, None);
+        let mut state = self.recorder.state();
+        match phase.load() {
+            Phase::Recording => match &polled {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(Ok(frame))) if state.kept.push(frame, *limit) => {}
+                Poll::Ready(_) => {
+                    phase.store(Phase::Passing);
+                    freed = Some(mem::take(&mut state.kept));
+                }
+                Poll::Pending => stale = leave(&mut state.first, cx.waker()),
+            },
+            Phase::Passing => {}
+            Phase::Held => {
+                stale = leave(&mut state.first, cx.waker());
+                self.put_back(mem::replace(&mut polled, Poll::Pending));
+            }
+            Phase::Taken | Phase::Gone => {
+                self.put_back(mem::replace(&mut polled, Poll::Ready(taken_over())));
+            }
+        }
+        self.end(state);
+        drop((freed, stale));
+        polled
+    }
+}
+
+impl<B> Turn<'_, B> {
+    fn source(&self) -> &Source<B> {
+        let source = self.source.as_ref().and_then(|source| source.as_ref());
+        source.expect(IN_TURN)
+    }
+
+    fn source_mut(&mut self) -> &mut Source<B> {
+        let source = self.source.as_mut().and_then(|source| source.as_mut());
+        source.expect(IN_TURN)
+    }
+
+    #[cold]
+    fn put_back(&mut self, polled: Poll<Polled>) {
+        if let Poll::Ready(polled) = polled {
+            self.source_mut().put_back(polled);
+        }
+    }
+
+    /// Gives the body back, with `state` locked: see the head of this file.
+    #[inline]
+    fn end(&mut self, mut state: MutexGuard<'_, State>) {
+        let Some(mut source) = self.source.take() else {
+            return;
+        };
+        match self.recorder.phase.load() {
+            Phase::Recording | Phase::Passing | Phase::Held => {}
+            Phase::Taken => {
+                drop(source);
+                let retry = state.retry.take();
+                drop(state);
+                wake(retry);
+            }
+            Phase::Gone => {
+                let body = source.take();
+                drop(source);
+                drop(state);
+                drop(body);
+            }
         }
     }
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attempt {
-    First,
-    Retry,
+impl<B> Drop for Turn<'_, B> {
+    #[inline]
+    fn drop(&mut self) {
+        // One that passes for good is nobody else's.
+        if self.source.is_none() || self.recorder.phase.load() == Phase::Passing {
+            return;
+        }
+        let mut freed = None;
+        let mut state = self.recorder.state();
+        // Should the body have panicked, nobody else has said so.
+        if self.source().fails() && self.recorder.phase.load() == Phase::Recording {
+            self.recorder.phase.store(Phase::Passing);
+            freed = Some(mem::take(&mut state.kept));
+        }
+        self.end(state);
+        drop(freed);
+    }
 }
 
-fn less(hint: &SizeHint, bytes: u64) -> SizeHint {
-    let mut rest = SizeHint::new();
-    rest.set_lower(hint.lower().saturating_sub(bytes));
-    if let Some(upper) = hint.upper() {
-        rest.set_upper(upper.saturating_sub(bytes));
+/// Stores a waker. What it was before, to be dropped after unlocking.
+fn leave(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match place {
+        Some(place) if place.will_wake(waker) => None,
+        place => place.replace(waker.clone()),
     }
-    rest
+}
+
+pub(super) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 pub(super) fn taken_over() -> Polled {

@@ -1,149 +1,115 @@
 //! The handles on a recorded body: one for each attempt, and one for the future between them.
 
 use std::{
-    sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http_body::{Body, SizeHint};
 use tower::BoxError;
 
 use super::{
-    headers::Small,
-    part::Polled,
-    recorder::{Attempt, Recorder, taken_over},
+    frame::Polled,
+    kept::Replaying,
+    recorder::{Recorder, wake},
+    source::{Source, less},
 };
-use crate::sync::{Mutex, MutexGuard};
-
-/// What the handles share, in the one allocation that a request in memory costs: there is room in it
-/// for the headers of most.
-struct Saved<B> {
-    /// `None` once nobody will send it.
-    recorder: Mutex<Option<Recorder<B>>>,
-    packed: Small,
-}
-
-impl<B> Saved<B> {
-    fn recorder(&self) -> MutexGuard<'_, Option<Recorder<B>>> {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One attempt's view of the recorded body.
-pub(super) struct Recorded<B> {
-    saved: Arc<Saved<B>>,
-    attempt: Attempt,
-}
-
-impl<B> Recorded<B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Polled> {
-        match (&mut *self.saved.recorder(), self.attempt) {
-            (Some(recorder), Attempt::First) => recorder.poll_first(cx),
-            (Some(recorder), Attempt::Retry) => recorder.poll_retry(cx),
-            // The retry has come and gone.
-            (None, _) => Poll::Ready(taken_over()),
-        }
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        let recorder = self.saved.recorder();
-        let recorder = recorder.as_ref();
-        recorder.map_or_else(SizeHint::default, |it| it.hint(self.attempt))
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        let recorder = self.saved.recorder();
-        recorder
-            .as_ref()
-            .is_some_and(|it| it.is_at_end(self.attempt))
-    }
-}
-
-impl<B> Drop for Recorded<B> {
-    /// Nobody polls the body after its retry, though a first attempt that is stuck may hold on to it.
-    fn drop(&mut self) {
-        if self.attempt == Attempt::Retry {
-            let recorder = self.saved.recorder().take();
-            drop(recorder);
-        }
-    }
-}
 
 /// The future's handle on a body that its first attempt is sending. Dropped, it stops the recording.
 pub(super) struct Recording<B> {
-    saved: Arc<Saved<B>>,
+    recorder: Arc<Recorder<B>>,
+    original: SizeHint,
     taken: bool,
 }
-
-const BEFORE_RETRY: &str = "only the retry frees the recorder";
 
 impl<B> Recording<B> {
     /// The body for the first attempt, and the handle.
     #[inline]
-    pub(super) fn start(recorder: Recorder<B>, packed: Small) -> (Recorded<B>, Self) {
-        let saved = Arc::new(Saved {
-            recorder: Mutex::new(Some(recorder)),
-            packed,
-        });
-        let first = Recorded {
-            saved: Arc::clone(&saved),
-            attempt: Attempt::First,
+    pub(super) fn start(source: Source<B>, limit: usize) -> (Arc<Recorder<B>>, Self) {
+        let original = source.original;
+        let recorder = Arc::new(Recorder::new(source, limit));
+        let recording = Self {
+            recorder: Arc::clone(&recorder),
+            original,
+            taken: false,
         };
-        (
-            first,
-            Self {
-                saved,
-                taken: false,
-            },
-        )
-    }
-
-    /// The headers, unless there was no room for them.
-    pub(super) fn packed(&self) -> &[u8] {
-        self.saved.packed.bytes()
+        (recorder, recording)
     }
 
     /// Holds the first attempt's body back, to be taken over or let go. `false` if that cannot be.
     pub(super) fn hold(&self) -> bool {
-        let mut recorder = self.saved.recorder();
-        recorder.as_mut().expect(BEFORE_RETRY).hold()
+        self.recorder.hold()
     }
 
     /// Takes the held body over, for the retry.
-    pub(super) fn take_over(&mut self) -> Recorded<B> {
-        let mut recorder = self.saved.recorder();
-        let first = recorder.as_mut().expect(BEFORE_RETRY).take_over();
-        drop(recorder);
+    pub(super) fn take_over(&mut self) -> Retried<B> {
+        let (kept, first) = self.recorder.take_over();
         self.taken = true;
         wake(first);
-        Recorded {
-            saved: Arc::clone(&self.saved),
-            attempt: Attempt::Retry,
+        Retried {
+            recorder: Arc::clone(&self.recorder),
+            kept: kept.replay(),
+            original: self.original,
+            begun: false,
+            replayed: 0,
         }
     }
 }
 
 impl<B> Drop for Recording<B> {
     fn drop(&mut self) {
-        if self.taken {
-            return;
+        // If there is no other handle, the body has been sent, and is gone.
+        if !self.taken && Arc::strong_count(&self.recorder) > 1 {
+            let (kept, first) = self.recorder.let_go();
+            drop(kept);
+            wake(first);
         }
-        if Arc::strong_count(&self.saved) == 1 {
-            return; // the body has been sent, and is gone
-        }
-        let mut recorder = self.saved.recorder();
-        let (_kept, first) = recorder.as_mut().expect(BEFORE_RETRY).let_go();
-        drop(recorder);
-        wake(first);
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// The retry's body: what was kept, then the rest.
+pub(super) struct Retried<B> {
+    recorder: Arc<Recorder<B>>,
+    kept: Replaying,
+    original: SizeHint,
+    begun: bool,
+    replayed: u64,
+}
+
+impl<B> Retried<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+        self.begun = true;
+        match self.kept.next() {
+            Some(frame) => {
+                self.replayed += frame.data_ref().map_or(0, Bytes::len) as u64;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => self.recorder.poll_retry(cx),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        // At first it is the original's own, and as long as the first attempt has the body.
+        let rest = || self.recorder.with_source(|source| source.size_hint());
+        let own = self.begun && self.kept.is_empty();
+        let rest = if own { rest() } else { None };
+        rest.unwrap_or_else(|| less(&self.original, self.replayed))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let at_end = || self.recorder.with_source(|source| source.is_end_stream());
+        self.kept.is_empty() && at_end() == Some(true)
+    }
+}
+
+impl<B> Drop for Retried<B> {
+    /// Nobody polls the body after its retry, though a first attempt that is stuck may hold on to it.
+    fn drop(&mut self) {
+        drop(self.recorder.abandon());
     }
 }

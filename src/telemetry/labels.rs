@@ -5,6 +5,10 @@ use crate::NotRetried;
 use crate::{FetchReason, TokenError, TokenErrorKind};
 
 pub(super) const LOST: &str = "lost";
+#[cfg(all(feature = "metrics", feature = "store"))]
+pub(super) const TROUBLE: &str = "trouble";
+#[cfg(all(feature = "metrics", feature = "store"))]
+pub(super) const IGNORED: &str = "ignored";
 #[cfg(feature = "metrics")]
 pub(super) const RETRIED: &str = "retried";
 
@@ -39,6 +43,17 @@ pub(super) fn not_retried(why: &NotRetried) -> &'static str {
         NotRetried::SameToken => "same_token",
         NotRetried::SecondRejection => "second_rejection",
         NotRetried::Unproven => "unproven",
+        NotRetried::Unstamped => "unstamped",
         NotRetried::Token(_) => "token_error",
+    }
+}
+
+#[cfg(all(feature = "metrics", feature = "store"))]
+pub(super) fn store(outcome: super::StoreOutcome) -> &'static str {
+    match outcome {
+        super::StoreOutcome::Shared => "shared",
+        super::StoreOutcome::Saved => "saved",
+        super::StoreOutcome::Bypassed => "bypassed",
+        super::StoreOutcome::Limited => "limited",
     }
 }

@@ -24,3 +24,12 @@ pub(super) fn waited(time: Duration) {
 pub(super) fn left(life: Duration) {
     gauge!("symbl_auth_token_seconds_left").set(life.as_secs_f64());
 }
+
+pub(super) fn unstamped() {
+    counter!("symbl_auth_unstamped_total").increment(1);
+}
+
+#[cfg(feature = "store")]
+pub(super) fn store(outcome: &'static str) {
+    counter!("symbl_auth_store_total", "outcome" => outcome).increment(1);
+}

@@ -22,9 +22,12 @@
 //! | `token rejected` | debug | `method`, `path`, `generation` (the number of the token since the start) |
 //! | `request sent again` | debug | `method`, `path`, `generation`, `accepted` |
 //! | `rejection handed back` | debug | `method`, `path`, `reason`: the [`NotRetried`] |
-//! | `request left unstamped` | debug | `origin`; absent if its URI names none |
+//! | `request sent without a token` | debug; warn for the first to each of 16 servers | `origin`; absent if its URI names none |
 //! | `token fetch failed` | warn | `reason`, `error` |
 //! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
+//! | `token store trouble` | warn | `operation` (`load`, `lease`, `save`, `release`), `error`; tokens are fetched without the store for 10 s |
+//! | `stored token ignored` | warn | `reason`: what is stored was sealed with another key, is damaged, of another version, or older than it was |
+//! | `limit of the fleet reached` | warn | none; told once a minute. Something rejects tokens that the issuer vouches for, or revokes ours |
 //!
 //! # Feature `metrics`
 //!
@@ -33,7 +36,9 @@
 //! | `symbl_auth_fetches_total` | counter | `reason`, `outcome` | token fetches that have ended |
 //! | `symbl_auth_fetch_duration_seconds` | histogram | | how long they took |
 //! | `symbl_auth_rejections_total` | counter | `outcome` | rejections by the API, and what came of them |
+//! | `symbl_auth_unstamped_total` | counter | | requests that went without a token, since their origin is not listed |
 //! | `symbl_auth_token_wait_seconds` | histogram | | how long a request, or another caller, waited for a fetch; nothing if it did not have to |
+//! | `symbl_auth_store_total` | counter | `outcome` | what came of asking the token store; with feature `store` only |
 //! | `symbl_auth_token_seconds_left` | gauge | | what is left of the live token's life, 0 without one |
 //!
 //! - `reason` is as above.
@@ -43,6 +48,10 @@
 //! - `outcome` of a rejection: `retried`; or handed back, for `body`, `cooling_down`, `same_token`,
 //!   `second_rejection`, `unproven`, `token_error`: see [`NotRetried`]. A request that is rejected twice counts
 //!   twice, as `retried` and as `second_rejection`.
+//! - `outcome` of asking the store: `shared`, another process's token was taken; `saved`, one was fetched
+//!   for all; `bypassed`, one was fetched for this process alone; `limited`, none was fetched, since the
+//!   fleet's limit is reached; and besides, `trouble` for each operation that failed or took over 1 s,
+//!   `ignored` for something stored that was not used.
 //! - The gauge is as of when it was last set: at the end of each fetch, and when an early one begins.
 //!   Alert on it being low for longer than a fetch takes, not on its falling.
 #![cfg_attr(
@@ -50,6 +59,8 @@
     allow(unused_variables)
 )]
 
+#[cfg(feature = "store")]
+use std::fmt;
 use std::{future::Future, time::Duration};
 
 use http::Uri;
@@ -163,8 +174,77 @@ pub(crate) fn limited() {
     tracing::limited();
 }
 
-/// The origin guard has let a request pass without a token.
-pub(crate) fn unstamped(uri: &Uri) {
+/// The servers that requests went to without a token, since they are not listed.
+#[derive(Debug, Default)]
+pub(crate) struct Unlisted {
+    /// Those that have been warned of.
     #[cfg(feature = "tracing")]
-    tracing::unstamped(uri);
+    warned: std::sync::Mutex<Vec<String>>,
+}
+
+impl Unlisted {
+    /// The origin guard has let a request pass without a token.
+    pub(crate) fn tell(&self, uri: &Uri) {
+        #[cfg(feature = "metrics")]
+        metrics::unstamped();
+        #[cfg(feature = "tracing")]
+        tracing::unstamped(uri, self.is_new(uri));
+    }
+
+    /// Whether that server is to be warned of: each once, and no more of them than a person reads.
+    #[cfg(feature = "tracing")]
+    fn is_new(&self, uri: &Uri) -> bool {
+        const WARNINGS: usize = 16;
+        let Some(server) = crate::origin::server(uri) else {
+            return false;
+        };
+        let warned = self.warned.lock();
+        let mut warned = warned.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_new = warned.len() < WARNINGS && !warned.contains(&server);
+        if is_new {
+            warned.push(server);
+        }
+        is_new
+    }
+}
+
+/// What came of asking the token store.
+#[cfg(feature = "store")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoreOutcome {
+    Shared,
+    Saved,
+    Bypassed,
+    Limited,
+}
+
+#[cfg(feature = "store")]
+pub(crate) fn store(outcome: StoreOutcome) {
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::store(outcome));
+}
+
+/// An operation of the token store failed, or took too long.
+#[cfg(feature = "store")]
+pub(crate) fn store_trouble(operation: &'static str, error: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    tracing::store_trouble(operation, error);
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::TROUBLE);
+}
+
+/// What is stored is not used.
+#[cfg(feature = "store")]
+pub(crate) fn store_ignored(reason: &dyn fmt::Display) {
+    #[cfg(feature = "tracing")]
+    tracing::store_ignored(reason);
+    #[cfg(feature = "metrics")]
+    metrics::store(labels::IGNORED);
+}
+
+/// The fleet's limit of fetches after rejections is reached.
+#[cfg(feature = "store")]
+pub(crate) fn store_limited() {
+    #[cfg(feature = "tracing")]
+    tracing::store_limited();
 }

@@ -71,8 +71,28 @@ pub(super) fn limited() {
     );
 }
 
-pub(super) fn unstamped(uri: &Uri) {
-    debug!(target: TARGET, origin = origin(uri), "request left unstamped");
+pub(super) fn unstamped(uri: &Uri, is_new: bool) {
+    let origin = origin(uri);
+    if is_new {
+        warn!(target: TARGET, origin, "request sent without a token");
+    } else {
+        debug!(target: TARGET, origin, "request sent without a token");
+    }
+}
+
+#[cfg(feature = "store")]
+pub(super) fn store_trouble(operation: &'static str, error: &dyn std::fmt::Display) {
+    warn!(target: TARGET, operation, %error, "token store trouble");
+}
+
+#[cfg(feature = "store")]
+pub(super) fn store_ignored(reason: &dyn std::fmt::Display) {
+    warn!(target: TARGET, %reason, "stored token ignored");
+}
+
+#[cfg(feature = "store")]
+pub(super) fn store_limited() {
+    warn!(target: TARGET, "limit of the fleet reached");
 }
 
 /// The fetch's span, if this is its task. Any other span is the user's, whose fields may have the same

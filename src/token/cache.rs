@@ -20,9 +20,12 @@ use std::{
 };
 
 use fastrand::Rng;
-use futures::{FutureExt, future::Shared as SharedFuture};
+use futures::{FutureExt, Stream, future::Shared as SharedFuture, stream};
 use http::HeaderValue;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use super::{
     AccessToken,
@@ -69,8 +72,16 @@ pub(super) struct Shared {
     after_rejection: AtomicBool,
     state: Mutex<State>,
     start: Instant,
+    served: watch::Sender<Served>,
     pub(super) config: Config,
     me: Weak<Self>,
+}
+
+/// The served token for those who watch, and the how manieth change it came with.
+#[derive(Debug, Default)]
+struct Served {
+    change: u64,
+    token: Option<AccessToken>,
 }
 
 /// All that is under the lock.
@@ -81,6 +92,9 @@ pub(super) struct State {
     /// Those who are held for the newest token.
     held: Option<HeldFor>,
     next_sample: Instant,
+    /// The generation that is served, and how often that has changed.
+    served: Option<u64>,
+    changes: u64,
 }
 
 struct HeldFor {
@@ -116,6 +130,8 @@ impl TokenCache {
             in_flight: None,
             held: None,
             next_sample: start,
+            served: None,
+            changes: 0,
         };
         let shared = Arc::new_cyclic(|me| Shared {
             live: ArcSwapOption::empty(),
@@ -123,6 +139,7 @@ impl TokenCache {
             after_rejection: AtomicBool::new(false),
             state: Mutex::new(state),
             start,
+            served: watch::Sender::default(),
             config,
             me: me.clone(),
         });
@@ -152,6 +169,23 @@ impl TokenCache {
             1 => true,
             from => self.shared.millis(Instant::now()) >= from,
         }
+    }
+}
+
+impl TokenCache {
+    /// The served token, and each that takes its place.
+    pub(crate) fn watch(&self) -> impl Stream<Item = AccessToken> + Send + 'static {
+        let mut changes = self.shared.served.subscribe();
+        changes.mark_changed();
+        stream::unfold(changes, |mut changes| async move {
+            loop {
+                changes.changed().await.ok()?;
+                let token = changes.borrow_and_update().token.clone();
+                if let Some(token) = token {
+                    return Some((token, changes));
+                }
+            }
+        })
     }
 }
 
@@ -258,7 +292,7 @@ impl Shared {
             if let Some((id, reason)) = plan.fetching {
                 let (in_flight, launch) = InFlight::new(id, reason);
                 state.in_flight = Some(in_flight);
-                after.launch = Some(launch);
+                after.launch = Some((launch, state.machine.newest_token()));
             }
         }
         if state.held.as_ref().map(|held| held.generation) != plan.held_for {
@@ -273,6 +307,13 @@ impl Shared {
             Listen::Sometimes => self.millis(state.next_sample).max(2),
         };
         self.listen.store(listen, Ordering::Relaxed);
+        let served = plan.live.as_ref().map(|live| live.generation);
+        if served.is_some() && served != state.served {
+            state.served = served;
+            state.changes += 1;
+            let token = plan.live.as_ref().map(|live| live.token.clone());
+            after.served = Some((state.changes, token));
+        }
         self.publish(plan.live, plan.ask, now.mono);
         after
     }
@@ -345,9 +386,10 @@ impl HeldFor {
 #[derive(Default)]
 struct After {
     lost: Option<InFlight>,
-    launch: Option<Launch>,
+    launch: Option<(Launch, Option<AccessToken>)>,
     held: Option<HeldFor>,
     dropped: Vec<TokenError>,
+    served: Option<(u64, Option<AccessToken>)>,
     warn: bool,
 }
 
@@ -358,6 +400,7 @@ impl After {
             launch,
             held,
             dropped,
+            served,
             warn,
         } = self;
         if let Some(lost) = lost {
@@ -365,9 +408,19 @@ impl After {
             drop(lost);
         }
         drop((held, dropped));
-        if let Some(launch) = launch {
+        if let Some((change, token)) = served {
+            // Another thread may have been faster with a later change.
+            shared.served.send_if_modified(|served| {
+                let is_later = change > served.change;
+                if is_later {
+                    *served = Served { change, token };
+                }
+                is_later
+            });
+        }
+        if let Some((launch, newest)) = launch {
             telemetry::left(|| shared.life_left());
-            launch.go(Arc::clone(&shared.config.fetch), shared.me.clone());
+            launch.go(Arc::clone(&shared.config.fetch), newest, shared.me.clone());
         }
         if warn {
             telemetry::limited();

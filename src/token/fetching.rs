@@ -24,7 +24,7 @@ use futures::{
 use tokio::sync::oneshot;
 
 use super::{
-    FetchReason,
+    AccessToken, FetchReason, TokenRequest,
     cache::Shared,
     live::Live,
     machine::DEADLINE,
@@ -97,7 +97,7 @@ impl Drop for AbortOnDrop {
 impl Launch {
     /// Not to be called under the cache's lock: a runtime that is being shut down drops the task there
     /// and then, which loses the fetch.
-    pub(super) fn go(self, fetch: Fetch, cache: Weak<Shared>) {
+    pub(super) fn go(self, fetch: Fetch, newest: Option<AccessToken>, cache: Weak<Shared>) {
         let Self {
             id,
             reason,
@@ -107,8 +107,13 @@ impl Launch {
         let Some(runtime) = rt::Runtime::current() else {
             return; // which loses it
         };
+        let request = TokenRequest::new(reason);
+        let request = match newest {
+            Some(newest) => request.replacing(newest),
+            None => request,
+        };
         let task = telemetry::in_fetch(reason, async move {
-            let outcome = run(fetch, reason).await;
+            let outcome = run(fetch, request).await;
             ending.end(outcome);
         });
         runtime.spawn(async move {
@@ -118,8 +123,8 @@ impl Launch {
     }
 }
 
-async fn run(fetch: Fetch, reason: FetchReason) -> Result<Fetched, TokenError> {
-    let fetch = async move { rt::timeout(DEADLINE, fetch(reason)).await };
+async fn run(fetch: Fetch, request: TokenRequest) -> Result<Fetched, TokenError> {
+    let fetch = async move { rt::timeout(DEADLINE, fetch(request)).await };
     match AssertUnwindSafe(fetch).catch_unwind().await {
         Ok(Some(outcome)) => outcome,
         Ok(None) => Err(TokenError::new(

@@ -10,16 +10,38 @@ use super::{AccessToken, clock::Moment};
 use crate::TokenError;
 
 /// What a token-fetching service is asked: a token, please, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_symbl_auth::{AccessToken, FetchReason, TokenRequest};
+///
+/// let old = AccessToken::new("s3cr3t", Duration::from_secs(60))?;
+/// let request = TokenRequest::new(FetchReason::Early).replacing(old);
+/// assert_eq!(request.reason(), FetchReason::Early);
+/// assert_eq!(request.replaces().map(AccessToken::expose_secret), Some("s3cr3t"));
+/// # Ok::<(), tower_symbl_auth::InvalidToken>(())
+/// ```
+#[derive(Debug, Clone)]
 pub struct TokenRequest {
     reason: FetchReason,
+    replaces: Option<AccessToken>,
 }
 
 impl TokenRequest {
-    /// A request for a token.
+    /// A request for a token, in place of none.
     #[must_use]
     pub fn new(reason: FetchReason) -> Self {
-        Self { reason }
+        Self {
+            reason,
+            replaces: None,
+        }
+    }
+
+    /// The same request, for a token in place of this one.
+    #[must_use]
+    pub fn replacing(mut self, token: AccessToken) -> Self {
+        self.replaces = Some(token);
+        self
     }
 
     /// Why a token is needed. A service that keeps tokens of its own must not answer
@@ -28,7 +50,23 @@ impl TokenRequest {
     pub fn reason(&self) -> FetchReason {
         self.reason
     }
+
+    /// The newest token that whoever asks has, if it has had any: what comes is to be another, unless
+    /// the issuer hands out the same one again.
+    #[must_use]
+    pub fn replaces(&self) -> Option<&AccessToken> {
+        self.replaces.as_ref()
+    }
 }
+
+impl PartialEq for TokenRequest {
+    fn eq(&self, other: &Self) -> bool {
+        let secrets = [self, other].map(|it| it.replaces().map(AccessToken::expose_secret));
+        self.reason == other.reason && secrets[0] == secrets[1]
+    }
+}
+
+impl Eq for TokenRequest {}
 
 /// Why a token is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +93,7 @@ pub(crate) struct Fetched {
 
 /// A token service with its type erased; each call is answered by a clone of it, made ready first.
 pub(crate) type Fetch =
-    Arc<dyn Fn(FetchReason) -> BoxFuture<'static, Result<Fetched, TokenError>> + Send + Sync>;
+    Arc<dyn Fn(TokenRequest) -> BoxFuture<'static, Result<Fetched, TokenError>> + Send + Sync>;
 
 pub(crate) fn erase<T>(service: T) -> Fetch
 where
@@ -63,13 +101,13 @@ where
     T::Error: Into<BoxError>,
     T::Future: Send + 'static,
 {
-    Arc::new(move |reason| {
+    Arc::new(move |request| {
         let mut service = service.clone();
         Box::pin(async move {
             let fail = |error: T::Error| TokenError::from_service(error.into());
             let ready = service.ready().await.map_err(fail)?;
             let sent = Moment::now();
-            let answer = ready.call(TokenRequest::new(reason));
+            let answer = ready.call(request);
             let token = answer.await.map_err(fail)?.counted_from(sent);
             let lifetime = token.lifetime_at(sent);
             Ok(Fetched { token, lifetime })

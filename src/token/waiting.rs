@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{NotRetried, TokenError, rt, telemetry};
 
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
 /// A token to send a request with.
 pub(crate) struct Stamp {
     pub(crate) value: HeaderValue,
@@ -109,6 +112,18 @@ impl TokenCache {
                 (Want::Fail(error), _) => return Err(error),
                 (Want::Wait(_), wait) => waited.ended(wait_for(wait, None).await),
             }
+        }
+    }
+
+    /// Asks for the token whenever it is due to be refreshed. Ends never.
+    pub(crate) async fn keep_fresh(&self) {
+        loop {
+            let wait = match self.token().await {
+                Ok(_) => (self.shared).step(|state, now| state.machine.until_refresh(now)),
+                Err(error) => error.retry_after().unwrap_or_default(),
+            };
+            // The wall clock may be ahead of the other by then, after a sleep of the machine's.
+            tokio::time::sleep(wait.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
         }
     }
 

@@ -1,106 +1,21 @@
 //! Rules S1 to S3: the token request, its retries, and what its failures are called.
 
 use std::{
-    collections::VecDeque,
     io,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
-use tower::{BoxError, Service, ServiceExt, service_fn};
+use tower::{BoxError, ServiceExt, service_fn};
 use tower_symbl_auth::{
-    AccessToken, Credentials, FetchReason, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind,
-    TokenRequest,
+    Credentials, FetchReason, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
 };
 
-use crate::support::*;
-
-type Requests = Vec<(Instant, Request<Full<Bytes>>)>;
-type Reply = Result<Response<Full<Bytes>>, io::Error>;
-
-/// A client that gives these replies, and then `ok()`s; and the times and bodies of its requests.
-#[derive(Clone, Default)]
-struct Endpoint {
-    replies: Arc<Mutex<VecDeque<Reply>>>,
-    requests: Arc<Mutex<Requests>>,
-    delay: Duration,
-}
-
-impl Endpoint {
-    fn replying(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let endpoint = Self::default();
-        endpoint.replies.lock().unwrap().extend(replies);
-        endpoint
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.lock().unwrap().len()
-    }
-
-    fn fetch(
-        &self,
-    ) -> FetchToken<
-        impl Service<
-            Request<Full<Bytes>>,
-            Response = Response<Full<Bytes>>,
-            Error = io::Error,
-            Future: Send + 'static,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-    > {
-        let this = self.clone();
-        let client = service_fn(move |request| {
-            let this = this.clone();
-            async move {
-                this.requests
-                    .lock()
-                    .unwrap()
-                    .push((Instant::now(), request));
-                let reply = this.replies.lock().unwrap().pop_front();
-                sleep(this.delay).await;
-                reply.unwrap_or_else(ok)
-            }
-        });
-        FetchToken::with_client(Credentials::new("the-id", "the-secret"), client)
-    }
-
-    async fn token(&self) -> Result<AccessToken, TokenError> {
-        self.fetch()
-            .oneshot(TokenRequest::new(FetchReason::First))
-            .await
-    }
-}
-
-fn ok() -> Reply {
-    Ok(Response::new(
-        r#"{"accessToken":"token","expiresIn":3600}"#.into(),
-    ))
-}
-
-fn status(status: u16) -> Reply {
-    let body = format!(r#"{{"message":"about {status}"}}"#);
-    Ok(Response::builder()
-        .status(status)
-        .body(body.into())
-        .unwrap())
-}
-
-fn retry_after(status: u16, value: &str) -> Reply {
-    let response = Response::builder()
-        .status(status)
-        .header("retry-after", value);
-    Ok(response.body(Full::default()).unwrap())
-}
-
-fn broken() -> Reply {
-    Err(io::ErrorKind::ConnectionRefused.into())
-}
+use crate::{endpoint::*, support::*};
 
 /// S1
 #[tokio::test(start_paused = true)]
@@ -111,6 +26,9 @@ async fn the_request_is_what_symbl_documents() {
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.uri(), "https://api.symbl.ai/oauth2/token:generate");
     assert_eq!(request.headers()["content-type"], "application/json");
+    assert_eq!(request.headers()["accept"], "application/json");
+    let agent = concat!("tower-symbl-auth/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(request.headers()["user-agent"], agent);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let expected = r#"{"type":"application","appId":"the-id","appSecret":"the-secret"}"#;
     assert_eq!(body, expected);
@@ -119,7 +37,7 @@ async fn the_request_is_what_symbl_documents() {
 /// S1
 #[tokio::test(start_paused = true)]
 async fn transient_failures_are_tried_again_up_to_three_attempts() {
-    let transient = [429, 500, 502, 503, 504].map(status as fn(u16) -> Reply);
+    let transient = [408, 429, 500, 502, 503, 504].map(status as fn(u16) -> Reply);
     for reply in transient.into_iter().chain([broken()]) {
         let endpoint = Endpoint::replying([reply]);
         endpoint.token().await.unwrap();
@@ -149,6 +67,7 @@ async fn the_status_decides_the_kind() {
         (400, TokenErrorKind::Credentials),
         (401, TokenErrorKind::Credentials),
         (403, TokenErrorKind::Credentials),
+        (408, TokenErrorKind::Unavailable),
         (429, TokenErrorKind::RateLimited),
         (500, TokenErrorKind::Unavailable),
         (503, TokenErrorKind::Unavailable),
@@ -197,7 +116,7 @@ async fn retries_come_after_a_full_jitter_of_200_then_400_milliseconds() {
 
 /// S1
 #[tokio::test(start_paused = true)]
-async fn a_retry_after_longer_than_the_backoff_ends_the_attempts_and_is_handed_on() {
+async fn a_retry_after_of_more_than_five_seconds_ends_the_attempts_and_is_handed_on() {
     let endpoint = Endpoint::replying([retry_after(429, "7")]);
     let error = endpoint.token().await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::RateLimited);
@@ -214,12 +133,40 @@ async fn a_retry_after_longer_than_the_backoff_ends_the_attempts_and_is_handed_o
 
     let endless = Endpoint::replying([retry_after(503, "99999999999999999999")]);
     assert!(endless.token().await.unwrap_err().retry_after().unwrap() > DAY);
+}
 
-    for no_longer in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
-        let endpoint = Endpoint::replying([retry_after(429, no_longer)]);
+/// S1
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_up_to_five_seconds_is_waited_for() {
+    let gap = |asked: String| async move {
+        let endpoint = Endpoint::replying([retry_after(429, &asked)]);
         endpoint.token().await.unwrap();
-        assert_eq!(endpoint.requests(), 2, "{no_longer}");
+        let requests = endpoint.requests.lock().unwrap();
+        assert_eq!(requests.len(), 2, "{asked}");
+        requests[1].0 - requests[0].0
+    };
+    for asked in [1, 2, 5] {
+        let waited = gap(asked.to_string()).await;
+        let asked = asked * SECOND;
+        assert!(
+            (asked..asked + SECOND / 100).contains(&waited),
+            "{waited:?}"
+        );
     }
+    // Dates count whole seconds.
+    let waited = gap(httpdate::fmt_http_date(SystemTime::now() + 4 * SECOND)).await;
+    assert!((2 * SECOND..=4 * SECOND).contains(&waited), "{waited:?}");
+    for at_once in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
+        let waited = gap(at_once.to_owned()).await;
+        assert!(waited <= SECOND / 5 + SECOND / 1000, "{waited:?}");
+    }
+    let replies = || retry_after(503, "1");
+    let endpoint = Endpoint::replying([replies(), replies(), replies()]);
+    let error = endpoint.token().await.unwrap_err();
+    assert_eq!(
+        (endpoint.requests(), error.retry_after()),
+        (3, Some(SECOND))
+    );
 }
 
 /// S1
@@ -267,7 +214,7 @@ async fn an_answer_that_is_no_token_is_invalid_and_says_why_without_quoting_it()
         (r#"{"token":"s3cr3t"}"#, "no accessToken"),
         (r#"{"accessToken":["s3cr3t"]}"#, "not a string"),
         (r#"{"accessToken":""}"#, "empty"),
-        (r#"{"accessToken":"s3cr3t\n"}"#, "line break"),
+        (r#"{"accessToken":"s3cr\n3t"}"#, "line break"),
         (r#"{"accessToken":"s3cr3t","expiresIn":-5}"#, "negative"),
     ] {
         let endpoint = Endpoint::replying([Ok(Response::new(body.into()))]);
@@ -369,4 +316,21 @@ async fn another_services_error_is_searched_for_a_token_error() {
     assert_eq!(error.retry_after(), Some(9 * SECOND));
     let error = error_of(|| "nothing of ours".into()).await;
     assert_eq!(error.kind(), TokenErrorKind::Unavailable);
+    let why = "token endpoint unavailable: the token service failed: nothing of ours";
+    assert_eq!(error.to_string(), why);
+}
+
+/// S1
+#[tokio::test(start_paused = true)]
+async fn a_token_service_that_brings_no_token_gives_an_invalid_answer() {
+    let issuer =
+        Issuer::new(|_| async { Ok(tower_symbl_auth::AccessToken::new("two\nlines", DAY)?) });
+    let error = issuer.layer().token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::InvalidResponse);
+    let (error, source) = (
+        error.to_string(),
+        std::error::Error::source(&error).unwrap().to_string(),
+    );
+    assert!(error.contains("the token service failed: "), "{error}");
+    assert!(error.ends_with(&source), "{error}");
 }

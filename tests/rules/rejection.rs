@@ -150,10 +150,8 @@ async fn a_rejection_of_one_request_neither_delays_nor_fails_another() {
     assert_eq!(issuer.calls(), 2);
 }
 
-fn large() -> Request<Full<Bytes>> {
-    Request::post(URL)
-        .body(Full::from(vec![0; 2 << 20]))
-        .unwrap()
+fn large() -> Request<Upload> {
+    Request::post(URL).body(Upload::new(2 << 20)).unwrap()
 }
 
 /// J3
@@ -162,7 +160,7 @@ async fn a_rejected_request_that_cannot_be_replayed_gets_its_401_at_once_and_sta
     let issuer = Issuer::fresh(DAY, SECOND);
     let layer = issuer.layer();
     layer.token().await.unwrap();
-    let api: Api<Full<Bytes>> = Api::judging(|_| StatusCode::UNAUTHORIZED);
+    let api: Api<Upload> = Api::judging(|_| StatusCode::UNAUTHORIZED);
     let start = Instant::now();
     let response = send(&layer, &api, large()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -181,7 +179,7 @@ async fn a_request_that_cannot_be_replayed_waits_for_a_fetch_that_a_rejection_be
     let issuer = Issuer::fresh(DAY, 5 * SECOND);
     let layer = issuer.layer();
     layer.token().await.unwrap();
-    let api: Api<Full<Bytes>> = Api::judging(|token| match token {
+    let api: Api<Upload> = Api::judging(|token| match token {
         "token-1" => StatusCode::UNAUTHORIZED,
         _ => StatusCode::OK,
     });
@@ -206,8 +204,8 @@ async fn it_waits_for_one_that_a_rejection_joined_and_goes_with_the_old_token_if
         Err(TokenError::new(TokenErrorKind::Unavailable, "no").into())
     });
     let layer = issuer.layer();
-    let ok: Api<Full<Bytes>> = Api::judging(|_| StatusCode::OK);
-    let bad: Api<Full<Bytes>> = Api::judging(|_| StatusCode::UNAUTHORIZED);
+    let ok: Api<Upload> = Api::judging(|_| StatusCode::OK);
+    let bad: Api<Upload> = Api::judging(|_| StatusCode::UNAUTHORIZED);
     layer.token().await.unwrap();
     sleep(900 * SECOND).await;
     layer_in_use(&layer).await;

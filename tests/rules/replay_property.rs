@@ -1,19 +1,23 @@
-//! Rules R1, R3, R4, R6 and R7 for any body: whatever its frames are, however much of it the API reads
+//! Rules R1 to R4, R6 and R7 for any body: whatever its frames are, however much of it the API reads
 //! before it answers 401, and whatever the limit is, the API gets it whole, or the caller gets the 401
-//! and is told that it was for the body.
+//! and is told that it was for the body. The response future may be polled while the body is within its own
+//! code, as it is from another thread when that takes long.
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use proptest::{prelude::*, test_runner::TestRunner};
+use tower::BoxError;
 use tower_symbl_auth::NotRetried;
 
 use crate::support::*;
@@ -22,6 +26,8 @@ use crate::support::*;
 enum Step {
     /// Not ready; woken at once.
     Stall,
+    /// Takes so long that the response future is polled meanwhile.
+    Linger,
     Data(usize),
     Trailers,
 }
@@ -37,10 +43,11 @@ enum Hint {
 fn frames(steps: &[Step]) -> Vec<Option<Bytes>> {
     let mut next = 0_u8;
     let frames = steps.iter().filter_map(|step| match step {
-        Step::Stall => None,
+        Step::Stall | Step::Linger => None,
         Step::Data(length) => {
-            let data: Vec<u8> = (0..*length).map(|offset| next + offset as u8).collect();
-            next += *length as u8;
+            let data = (0..*length).map(|offset| next.wrapping_add(offset as u8));
+            let data: Vec<u8> = data.collect();
+            next = next.wrapping_add(*length as u8);
             Some(Some(data.into()))
         }
         Step::Trailers => Some(None),
@@ -48,15 +55,50 @@ fn frames(steps: &[Step]) -> Vec<Option<Bytes>> {
     frames.collect()
 }
 
+/// The request under way, to be polled from anywhere; and its answer.
+#[derive(Clone, Default)]
+struct Sent(Arc<Mutex<(Option<Answer>, Option<Response<Full<Bytes>>>)>>);
+
+type Answer = BoxFuture<'static, Result<Response<Full<Bytes>>, BoxError>>;
+
+impl Sent {
+    /// Polls it, unless that is being done.
+    fn poll(&self, cx: &mut Context<'_>) {
+        let taken = self.0.lock().unwrap().0.take();
+        let Some(mut response) = taken else { return };
+        match response.poll_unpin(cx) {
+            Poll::Pending => self.0.lock().unwrap().0 = Some(response),
+            Poll::Ready(response) => self.0.lock().unwrap().1 = Some(response.unwrap()),
+        }
+    }
+
+    async fn response(&self) -> Response<Full<Bytes>> {
+        // It is polled in between as well, and by others, who cannot wake it: again and again.
+        loop {
+            poll_fn(|cx| {
+                self.poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+            if let Some(response) = self.0.lock().unwrap().1.take() {
+                return response;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 struct Scripted {
     steps: std::vec::IntoIter<Step>,
     frames: std::vec::IntoIter<Option<Bytes>>,
     hint: Hint,
+    sent: Sent,
 }
 
 impl Scripted {
-    fn new(steps: &[Step], hint: Hint) -> Self {
+    fn new(steps: &[Step], hint: Hint, sent: Sent) -> Self {
         Self {
+            sent,
             steps: Vec::from(steps).into_iter(),
             frames: frames(steps).into_iter(),
             hint,
@@ -72,9 +114,15 @@ impl Body for Scripted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(Step::Stall) = self.steps.next() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        loop {
+            match self.steps.next() {
+                Some(Step::Stall) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Step::Linger) => self.sent.poll(&mut Context::from_waker(Waker::noop())),
+                _ => break,
+            }
         }
         let frame = self.frames.next().map(|frame| match frame {
             Some(data) => Frame::data(data),
@@ -142,31 +190,75 @@ struct Case {
     limit: usize,
     read: usize,
     then: Then,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Scripted,
+    /// All frames in one.
+    Full,
+    BoxedFull,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let step = prop_oneof![
         1 => Just(Step::Stall),
+        1 => Just(Step::Linger),
         1 => Just(Step::Trailers),
         1 => Just(Step::Data(0)),
-        4 => (1..=5_usize).prop_map(Step::Data),
+        3 => (1..=5_usize).prop_map(Step::Data),
+        1 => (1020..=1030_usize).prop_map(Step::Data),
     ];
     let hint = prop_oneof![Just(Hint::None), Just(Hint::Exact), Just(Hint::Lower)];
     let then = prop_oneof![Just(Then::Drops), Just(Then::Keeps), Just(Then::ReadsOn)];
+    let kind = prop_oneof![
+        6 => Just(Kind::Scripted),
+        1 => Just(Kind::Full),
+        1 => Just(Kind::BoxedFull),
+    ];
+    let limit = prop_oneof![0..30_usize, 1000..5000_usize];
     let steps = prop::collection::vec(step, 0..10);
-    (steps, hint, 0..30_usize, 0..12_usize, then).prop_map(|(steps, hint, limit, read, then)| {
-        Case {
+    (steps, hint, limit, 0..12_usize, then, kind).prop_map(
+        |(steps, hint, limit, read, then, kind)| Case {
             steps,
             hint,
             limit,
             read,
             then,
-        }
-    })
+            kind,
+        },
+    )
 }
 
 async fn check(case: Case) {
-    let original = frames(&case.steps);
+    let sent = Sent::default();
+    let mut original = frames(&case.steps);
+    if let Kind::Scripted = case.kind {
+        let body = Scripted::new(&case.steps, case.hint, sent.clone());
+        return check_body(case, body, original, sent).await;
+    }
+    let whole: Vec<u8> = original.drain(..).flatten().flatten().collect();
+    let whole = Bytes::from(whole);
+    let full = Full::new(whole.clone());
+    let original = if whole.is_empty() {
+        vec![]
+    } else {
+        vec![Some(whole)]
+    };
+    match case.kind {
+        Kind::BoxedFull => {
+            let boxed: UnsyncBoxBody<_, _> = full.boxed_unsync();
+            check_body(case, boxed, original, sent).await;
+        }
+        _ => check_body(case, full, original, sent).await,
+    }
+}
+
+async fn check_body<B>(case: Case, body: B, original: Vec<Option<Bytes>>, sent: Sent)
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
+{
     let kept_alive = Arc::new(Mutex::new(Vec::new()));
     let received = Arc::new(Mutex::new(None));
     let (kept, log, seen) = (
@@ -175,7 +267,7 @@ async fn check(case: Case) {
         original.clone(),
     );
     let (read, then) = (case.read, case.then);
-    let api: Api<Scripted> = Api::new(move |request: ApiRequest<Scripted>| {
+    let api: Api<B> = Api::new(move |request: ApiRequest<B>| {
         let (kept, log, original) = (Arc::clone(&kept), Arc::clone(&log), seen.clone());
         async move {
             let first = number(token_of(request.headers())) == 1;
@@ -192,6 +284,8 @@ async fn check(case: Case) {
                 Then::Keeps => kept.lock().unwrap().push(body),
                 Then::ReadsOn => {
                     tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+                    // The answer may come while the body is within its own code.
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(answer(StatusCode::UNAUTHORIZED))
@@ -205,18 +299,25 @@ async fn check(case: Case) {
         )?)
     });
     let layer = issuer.builder().replay_limit(case.limit).build();
-    let body = Scripted::new(&case.steps, case.hint);
     let hint = body.size_hint();
     let request = Request::post(URL).body(body).unwrap();
-    let response = send(&layer, &api, request).await.unwrap();
+    let response = async move { send(&layer, &api, request).await };
+    sent.0.lock().unwrap().0 = Some(response.boxed());
+    let response = sent.response().await;
 
+    let in_memory = !matches!(case.kind, Kind::Scripted);
+    // At most.
     let was_read: usize = original
         .iter()
-        .take(case.read)
+        .take(if let Then::ReadsOn = case.then {
+            usize::MAX
+        } else {
+            case.read
+        })
         .flatten()
         .map(Bytes::len)
         .sum();
-    let fits = was_read <= case.limit && hint.lower() <= case.limit as u64;
+    let fits = in_memory || was_read <= case.limit && hint.lower() <= case.limit as u64;
     let received = received.lock().unwrap().take();
     if let Some((frames, second)) = received {
         assert_eq!(response.status(), StatusCode::OK);

@@ -75,7 +75,11 @@ fn values_are_clone_debug_send_and_sync() {
     error::<InvalidOrigin>();
     error::<InvalidEndpoint>();
     #[cfg(feature = "client")]
-    value::<FetchToken<DefaultClient>>();
+    value::<DefaultClient>();
+    #[cfg(feature = "client")]
+    value::<FetchToken>();
+    #[cfg(feature = "reqwest")]
+    value::<integrations::ReqwestClient>();
 }
 
 #[test]

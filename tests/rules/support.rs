@@ -178,6 +178,38 @@ pub fn answer(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
+/// A body that tells its length and comes in frames of 1 MiB: over that it is not in memory whole.
+#[derive(Default)]
+pub struct Upload(Bytes);
+
+impl Upload {
+    pub fn new(length: usize) -> Self {
+        Self(vec![7; length].into())
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let length = self.0.len().min(1 << 20);
+        let frame = (length > 0).then(|| http_body::Frame::data(self.0.split_to(length)));
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
 /// The token that a request was stamped with; empty for none.
 pub fn token_of(headers: &HeaderMap) -> &str {
     let value = headers

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -190,9 +191,7 @@ fn a_hand_back_is_told_with_its_reason() {
 
         let layer = Issuer::fresh(DAY, SECOND).builder().replay_limit(1).build();
         let rejecting = Api::judging(|_| StatusCode::UNAUTHORIZED);
-        let upload = Request::put(URL)
-            .body(Full::<Bytes>::from("s3cr3t"))
-            .unwrap();
+        let upload = Request::put(URL).body(Upload::new(2 << 20)).unwrap();
         send(&layer, &rejecting, upload).await.unwrap();
         sleep(2 * SECOND).await;
     });
@@ -202,7 +201,7 @@ fn a_hand_back_is_told_with_its_reason() {
         "a newer token was rejected as well",
         "no new token was asked for: too many did not help",
         "the token endpoint handed out the same token again",
-        "no new token: token endpoint unavailable: the request failed",
+        "no new token: token endpoint unavailable: the token service failed: down",
         "the body could not be sent again",
     ];
     assert_eq!(reasons, expected);
@@ -287,6 +286,38 @@ fn a_failed_fetch_is_told_with_its_attempts_and_its_error_without_the_secret() {
     let fetches = "symbl_auth_fetches_total{reason=first,outcome=credentials}";
     assert_eq!(told.counter(fetches), 1);
     assert_eq!(told.gauge("symbl_auth_token_seconds_left"), 0.0);
+}
+
+#[test]
+fn the_warning_says_why_a_connection_failed() {
+    let told = told(|_| async {
+        let client = service_fn(|_: Request<Full<Bytes>>| async {
+            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+            Err::<Response<Full<Bytes>>, BoxError>(Wrapped(refused).into())
+        });
+        let fetch = FetchToken::with_client(Credentials::new("app-id", "app-s3cr3t"), client);
+        let layer = SymblAuthLayer::builder(fetch).build();
+        layer.token().await.unwrap_err();
+    });
+    let event = told.all("token fetch failed")[0];
+    let why = "token endpoint unavailable: connection refused";
+    assert_eq!((event.get("level"), event.get("error")), ("WARN", why));
+}
+
+/// What clients say: little, and the rest in a source.
+#[derive(Debug)]
+struct Wrapped(io::Error);
+
+impl std::fmt::Display for Wrapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("client error (Connect)")
+    }
+}
+
+impl std::error::Error for Wrapped {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 #[test]

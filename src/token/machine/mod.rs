@@ -340,6 +340,22 @@ impl Machine {
         }
     }
 
+    /// The newest of the tokens that are kept: what a fetch is to replace.
+    pub(crate) fn newest_token(&self) -> Option<AccessToken> {
+        self.tokens.newest().map(|held| held.live.token.clone())
+    }
+
+    /// How long until a refresh ahead may be due, or the token's end.
+    pub(crate) fn until_refresh(&self, now: Moment) -> Duration {
+        let end = self
+            .tokens
+            .served()
+            .map(|served| now.until(served.live.expires));
+        let due = self.refresh_due(now);
+        let due = due.map(|due| due.saturating_duration_since(now.mono));
+        end.unwrap_or_default().min(due.unwrap_or(OVERDUE))
+    }
+
     /// Whether the two tokens have changed places just now.
     #[cfg(test)]
     pub(crate) fn has_turned(&self, now: Moment) -> bool {

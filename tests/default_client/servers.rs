@@ -1,0 +1,211 @@
+//! A token endpoint with or without TLS that answers each connection with the next of its replies, and a
+//! proxy that is asked to `CONNECT`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::{CipherSuite, ServerConfig, crypto::ring};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+pub const TOKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n{\"accessToken\":\"t0ken\",\"expiresIn\":86400.0}";
+
+/// What a client must trust, in a file of its own.
+pub struct Root(PathBuf);
+
+impl Root {
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[derive(Clone)]
+pub struct Endpoint {
+    port: u16,
+    replies: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
+    suites: Arc<Mutex<Vec<CipherSuite>>>,
+}
+
+impl Endpoint {
+    /// Plain; it gives these replies, and then tokens.
+    pub async fn plain(replies: &[&str]) -> Self {
+        let (endpoint, listener) = Self::new(replies).await;
+        let this = endpoint.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(this.clone().answer(stream));
+            }
+        });
+        endpoint
+    }
+
+    /// With a certificate for `localhost` and `127.0.0.1` by a root of its own.
+    pub async fn tls() -> (Self, Root) {
+        let (endpoint, listener) = Self::new(&[]).await;
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
+        let certificate = certified.cert.der().clone();
+        let root = std::env::temp_dir().join(format!(
+            "tower-symbl-auth-{}-{}.pem",
+            std::process::id(),
+            endpoint.port
+        ));
+        let pem = BASE64_STANDARD.encode(&certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n");
+        std::fs::write(&root, pem).unwrap();
+        let key = certified.signing_key.serialize_der().try_into().unwrap();
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let this = endpoint.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (this, acceptor) = (this.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust it hangs up.
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap();
+                    this.suites.lock().unwrap().push(suite.suite());
+                    this.answer(stream).await;
+                });
+            }
+        });
+        (endpoint, Root(root))
+    }
+
+    async fn new(replies: &[&str]) -> (Self, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let replies = replies.iter().rev().map(|&reply| reply.to_owned());
+        let endpoint = Self {
+            port: listener.local_addr().unwrap().port(),
+            replies: Arc::new(Mutex::new(replies.collect())),
+            connections: Arc::default(),
+            closed: Arc::default(),
+            suites: Arc::default(),
+        };
+        (endpoint, listener)
+    }
+
+    /// One reply, and then nothing until the client hangs up.
+    async fn answer(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let head = read_head(&mut stream).await;
+        assert!(head.contains("user-agent: tower-symbl-auth/"), "{head}");
+        let reply = self.replies.lock().unwrap().pop();
+        let reply = reply.unwrap_or_else(|| TOKEN.to_owned());
+        stream.write_all(reply.as_bytes()).await.unwrap();
+        // A reply that tells of more than there is breaks off here.
+        if !reply.contains("content-length: 999") {
+            while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+        }
+        let _ = stream.shutdown().await;
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn url(&self, scheme: &str, host: &str) -> String {
+        format!("{scheme}://{host}:{}/oauth2/token:generate", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have ended.
+    pub fn closed(&self) -> usize {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    pub fn suites(&self) -> Vec<CipherSuite> {
+        self.suites.lock().unwrap().clone()
+    }
+}
+
+/// What a proxy does when it is asked to `CONNECT`.
+#[derive(Clone, Copy)]
+pub enum Manner {
+    Connect,
+    /// Answers with this and hangs up.
+    Say(&'static str),
+    Hang,
+}
+
+/// A proxy, and the heads of the requests that it was sent.
+pub struct Proxy {
+    pub port: u16,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&heads);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move {
+                    let head = read_head(&mut stream).await;
+                    seen.lock().unwrap().push(head.clone());
+                    match manner {
+                        Manner::Connect => tunnel(stream, &head).await,
+                        Manner::Say(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                        Manner::Hang => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { port, heads }
+    }
+
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+async fn tunnel(mut stream: TcpStream, head: &str) {
+    let target = head.strip_prefix("CONNECT ").unwrap();
+    let target = target.split(' ').next().unwrap();
+    let mut server = TcpStream::connect(target).await.unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let _ = copy_bidirectional(&mut stream, &mut server).await;
+}
+
+/// A request's head, in lower case but for its first line.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
