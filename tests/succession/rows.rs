@@ -200,17 +200,36 @@ fn without_another(
             refused_until(first + 2.0 * lag + 21.0, 1..=7)
         }
         (true, _) => refused_until(first + 2.0 * lag + 21.0, 1..=6),
-        (false, true) => refused_until(first + lag + 2.0, 1..=2)
+        // Counted, since at a request a second those few may be some seconds apart.
+        (false, true) => refused_until(f64::INFINITY, 1..=2)
             .but(traffic.in_seconds(0.1) + 5)
             .waiting(1.3),
         // Not until the token that is refused has given way, after 2 s, can they be sent with the other.
         (false, false) => refused_until(first + lag + 2.0, 1..=2),
     };
-    let fetches = match bad {
-        0 => bounds.fetches.clone(),
-        _ => 1..=19,
+    if bad == 0 {
+        return bounds.check(traffic, measured);
+    }
+    let bounds = Bounds {
+        fetches: 1..=19,
+        ..bounds
     };
-    Bounds { fetches, ..bounds }.check(traffic, measured)
+    if traffic.replayable() {
+        return bounds.check(traffic, measured);
+    }
+    // Each token that is fetched on the bad path's account is as late, and tried by those as well.
+    let heals = if lag > 1.0 {
+        2.0 * lag + 21.0
+    } else {
+        lag + 2.0
+    };
+    let tries = (measured.fetches.len() + 1) * probes(lag);
+    Bounds {
+        until: f64::INFINITY,
+        ..bounds
+    }
+    .but(traffic.in_seconds(heals) + tries)
+    .check(traffic, measured)
 }
 
 /// Up to a second, and beyond. Of one that takes a whole second the answer to a refusal comes later than that.
