@@ -8,7 +8,6 @@ use crate::world::Seconds;
 #[derive(Debug)]
 pub struct Refused {
     pub path: usize,
-    pub sent: Seconds,
     pub at: Seconds,
     pub why: String,
 }
@@ -64,12 +63,6 @@ impl Measured {
         ends.sort_by(f64::total_cmp);
         let last = ends.len().checked_sub(so_many + 1);
         last.map_or(f64::NEG_INFINITY, |last| ends[last])
-    }
-
-    /// How many were refused that were sent in the period.
-    pub fn refused_in(&self, from: Seconds, to: Seconds) -> usize {
-        let sent = self.refused.iter().map(|refused| refused.sent);
-        sent.filter(|sent| (from..to).contains(sent)).count()
     }
 
     pub fn fetches_in(&self, from: Seconds, to: Seconds) -> usize {

@@ -261,7 +261,6 @@ async fn one(
             trace.bad,
             Refused {
                 path: trace.path,
-                sent,
                 at,
                 why,
             },

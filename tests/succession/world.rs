@@ -21,8 +21,8 @@ use tokio::{
 };
 use tower::{BoxError, Service, service_fn};
 use tower_symbl_auth::{
-    AccessToken, Credentials, FetchReason, FetchToken, ReplayBody, SymblAuthLayer, TokenError,
-    TokenErrorKind, TokenRequest,
+    AccessToken, Credentials, FetchToken, ReplayBody, SymblAuthLayer, TokenError, TokenErrorKind,
+    TokenRequest,
 };
 
 use crate::traffic::Payload;
@@ -43,8 +43,6 @@ pub struct Call {
     pub at: Seconds,
     /// The how manieth, from 1.
     pub number: usize,
-    /// Unknown to an endpoint.
-    pub reason: Option<FetchReason>,
 }
 
 /// What an issuer does about it.
@@ -274,9 +272,9 @@ impl World {
                 client,
             ))
         } else {
-            let service = move |request: TokenRequest| {
+            let service = move |_: TokenRequest| {
                 let world = Arc::clone(&world);
-                async move { world.token(Some(request.reason())).await }
+                async move { world.token().await }
             };
             SymblAuthLayer::builder(service_fn(service))
         };
@@ -323,7 +321,7 @@ impl World {
         state.tokens.len()
     }
 
-    async fn token(&self, reason: Option<FetchReason>) -> Result<AccessToken, TokenError> {
+    async fn token(&self) -> Result<AccessToken, TokenError> {
         let at = self.now();
         let number = {
             let mut state = self.state();
@@ -331,7 +329,7 @@ impl World {
             state.calls.len()
         };
         sleep(Duration::from_secs_f64(FETCH)).await;
-        let reply = (self.trouble.issuer)(&Call { at, number, reason });
+        let reply = (self.trouble.issuer)(&Call { at, number });
         let down = TokenError::new(TokenErrorKind::Unavailable, "down");
         let (new, life) = match reply {
             Reply::New(life) => (true, life),
@@ -354,7 +352,7 @@ impl World {
 
     /// The same over HTTP.
     async fn endpoint(self: Arc<Self>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let response = match self.token(None).await {
+        let response = match self.token().await {
             Ok(token) => {
                 let secret = token.expose_secret();
                 let life = token.expires_in().as_secs_f64();
