@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{BoxError, Layer, Service, service_fn};
 use tower_http::auth::AddAuthorizationLayer;
-use tower_symbl_auth::{AccessToken, ReplayBody, SymblAuthLayer, TokenRequest};
+use tower_symbl_auth::{AccessToken, Builder, ReplayBody, SymblAuthLayer, TokenRequest};
 
 #[derive(Clone)]
 struct Nothing;
@@ -77,16 +77,44 @@ where
 }
 
 fn layer() -> SymblAuthLayer {
+    layer_of(|builder| builder)
+}
+
+fn layer_of(settings: impl FnOnce(Builder) -> Builder) -> SymblAuthLayer {
     let tokens = service_fn(|_: TokenRequest| async {
         let token = AccessToken::new("t".repeat(400), Duration::from_secs(86_400))?;
         Ok::<_, BoxError>(token)
     });
-    let layer = SymblAuthLayer::builder(tokens).build();
+    let layer = settings(SymblAuthLayer::builder(tokens)).build();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.unwrap().block_on(layer.token()).unwrap();
     layer
+}
+
+/// The same, with a store for its token.
+#[cfg(feature = "file-store")]
+#[test]
+fn a_store_costs_a_request_with_a_live_token_nothing() {
+    use tower_symbl_auth::store::{FileStore, SealingKey};
+
+    let folder = format!(
+        "{}/allocations-{}",
+        env!("CARGO_TARGET_TMPDIR"),
+        std::process::id()
+    );
+    let store = FileStore::new(format!("{folder}/token"));
+    let get = || Request::get(URL).body(Empty::<Bytes>::new()).unwrap();
+    let with = layer_of(|builder| builder.store(store, SealingKey::new("secret", "app")));
+    assert_eq!(
+        cost(with.layer(Nothing), get),
+        cost(layer().layer(Nothing), get)
+    );
+    assert!(
+        std::fs::remove_dir_all(folder).is_ok(),
+        "the store was not used"
+    );
 }
 
 const URL: &str = "https://api.symbl.ai/v1/conversations/5815170693595136/messages";
