@@ -1,17 +1,20 @@
 //! The behaviour of the crate, rule by rule. Each file names the rules that it covers.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
-mod book;
+mod candidate;
 #[cfg(feature = "mock")]
 mod connections;
 mod fetch;
-mod flights;
+mod fetches;
+mod gate;
 mod origins;
+mod paths;
+mod patience;
 mod rejection;
 mod replay;
 mod replay_property;
 mod requests;
 mod secrets;
 mod support;
-mod token_failures;
 mod token_lifetime;
+mod world;

@@ -18,12 +18,17 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{Empty, Full};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{Instant, advance, sleep},
 };
 use tower::BoxError;
 use tower_symbl_auth::{AccessToken, FetchReason, NotRetried, TokenError, TokenErrorKind};
 
-use crate::support::*;
+use crate::{
+    support::*,
+    world::{World, scripted, token},
+};
+
+const MILLIS: Duration = Duration::from_millis(1);
 
 /// An API that accepts the nth token and those after it.
 fn accepting_from(first: usize) -> Api<Empty<Bytes>> {
@@ -135,6 +140,8 @@ async fn a_rejection_of_one_request_neither_delays_nor_fails_another() {
     let layer = issuer.layer();
     let bad: Api<Empty<Bytes>> = Api::judging(|_| StatusCode::UNAUTHORIZED);
     let good: Api<Empty<Bytes>> = Api::judging(|_| StatusCode::OK);
+    // In its first second a token that nobody has accepted is another matter (N4).
+    send(&layer, &good, get(URL)).await.unwrap();
     let rejected = send(&layer, &bad, get(URL));
     let others = async {
         settle().await;
@@ -322,26 +329,218 @@ async fn the_401_is_dropped_before_the_request_is_sent_again() {
     assert_eq!(response.await.unwrap().status(), StatusCode::OK);
 }
 
+/// J2, J7: though another comes while its instance gets ready.
+#[tokio::test(start_paused = true)]
+async fn the_retry_goes_with_the_token_that_was_chosen_for_it_while_that_is_kept() {
+    for (accepted, tokens) in [(false, [1, 2]), (true, [1, 3])] {
+        let world = World::new();
+        world.answers(|_, token| if token == 1 { 401 } else { 200 });
+        let (permit, wait) = oneshot::channel::<()>();
+        let slow = SlowToBeReady::new(world.api.clone(), wait);
+        world.layer.token().await.unwrap();
+        let service = tower::Layer::layer(&world.layer, slow);
+        let request = Request::post(URL).body(Upload::new(0)).unwrap();
+        let response = tower::ServiceExt::oneshot(service, request);
+        let renewed = async {
+            settle().await;
+            world.layer.refresh().await.unwrap();
+            if accepted {
+                // Which leaves no room for the older ones.
+                world.get("/good").await.accepted();
+            }
+            permit.send(()).unwrap();
+        };
+        let (response, ()) = tokio::join!(response, renewed);
+        assert_eq!(response.unwrap().status(), StatusCode::OK);
+        let sent = world.sent();
+        assert_eq!([sent[0], sent[sent.len() - 1]], tokens);
+    }
+}
+
 /// J7
 #[tokio::test(start_paused = true)]
-async fn the_retry_goes_with_the_newest_token_there_is() {
-    // While the retry's instance gets ready, another token comes.
-    let issuer = Issuer::fresh(DAY, Duration::ZERO);
-    let layer = issuer.layer();
-    layer.token().await.unwrap();
-    let api = accepting_from(3);
-    let (permit, wait) = oneshot::channel::<()>();
-    let slow = SlowToBeReady::new(api.clone(), wait);
-    let service = tower::Layer::layer(&layer, slow);
-    let response = tower::ServiceExt::oneshot(service, get(URL));
-    let renewed = async {
-        settle().await;
-        layer.refresh().await.unwrap();
-        permit.send(()).unwrap();
-    };
-    let (response, ()) = tokio::join!(response, renewed);
-    assert_eq!(response.unwrap().status(), StatusCode::OK);
-    assert_eq!(api.tokens(), ["token-1", "token-3"]);
+async fn a_401_is_held_for_ten_seconds_at_most_and_for_one_if_its_body_is_long() {
+    for (length, held) in [
+        (None, 10),
+        (Some(0), 10),
+        (Some(16 * 1024), 10),
+        (Some(16 * 1024 + 1), 1),
+        (Some(1_u64 << 40), 1),
+    ] {
+        let issuer = Issuer::new(|call| async move {
+            match call {
+                1 => Ok(token(1)?),
+                _ => pending().await,
+            }
+        });
+        let layer = issuer.layer();
+        let api: Api<Empty<Bytes>> = Api::new(move |_| async move {
+            let mut response = Response::builder().status(401);
+            if let Some(length) = length {
+                response = response.header("content-length", length);
+            }
+            Ok(response.body(Full::default())?)
+        });
+        let start = Instant::now();
+        let response = send(&layer, &api, get(URL)).await.unwrap();
+        assert_eq!(start.elapsed(), held * SECOND, "{length:?}");
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        match why(&response) {
+            Some(NotRetried::Token(error)) => assert_eq!(error.kind(), TokenErrorKind::Timeout),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// J7: the fetch goes on.
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_back_after_ten_seconds_leaves_the_fetch_to_those_who_come_after() {
+    let world = World::with(scripted(|call| (call, 12 * SECOND)), |builder| builder);
+    world.prove().await;
+    world.answers(|_, token| if token == 1 { 401 } else { 200 });
+    let failed = |why: &NotRetried| matches!(why, NotRetried::Token(_));
+    world.get("/a").await.because(failed);
+    world.get("/a").await.accepted();
+    assert_eq!((world.sent(), world.fetches()), (vec![1, 1, 2], 2));
+}
+
+/// J3
+#[tokio::test(start_paused = true)]
+async fn what_is_over_the_limit_waits_ten_seconds_at_most_and_then_goes_with_the_newest_token() {
+    for (delay, waited, sent) in [(4, 4, 2), (60, 10, 1)] {
+        let issuer = scripted(move |call| {
+            (
+                call,
+                if call == 1 {
+                    Duration::ZERO
+                } else {
+                    delay * SECOND
+                },
+            )
+        });
+        let world = World::with(issuer, |builder| builder);
+        world.prove().await;
+        world.answers(|path, _| if path == "/bad" { 401 } else { 200 });
+        world
+            .upload("/bad")
+            .await
+            .because(|why| matches!(why, NotRetried::Body));
+        // The token that is served meanwhile has been accepted, so what comes is the candidate.
+        let start = Instant::now();
+        let others = async {
+            let start = Instant::now();
+            world.get("/good").await.accepted();
+            assert_eq!(
+                start.elapsed(),
+                Duration::ZERO,
+                "who can be sent again does not wait"
+            );
+        };
+        let (upload, ()) = tokio::join!(world.upload("/good"), others);
+        upload.accepted();
+        assert_eq!(start.elapsed(), waited * SECOND);
+        assert_eq!(world.sent(), [1, 1, sent]);
+    }
+}
+
+/// J4
+#[tokio::test(start_paused = true)]
+async fn an_early_fetch_that_brings_the_same_is_followed_by_one_for_the_rejection_that_joined_it() {
+    for (then, vouched) in [(1, true), (3, false)] {
+        let issuer = Issuer::new(move |call| async move {
+            if call > 1 {
+                sleep(2 * SECOND).await;
+            }
+            match call {
+                1 | 2 => Ok(AccessToken::new("token-1", 1003 * SECOND)?),
+                _ => Ok(token(then)?),
+            }
+        });
+        let world = World::with(issuer, |builder| builder);
+        world.prove().await;
+        advance(600 * SECOND).await;
+        world.get("/good").await.accepted();
+        world.answers(|path, token| {
+            if (path, token) == ("/bad", 1) {
+                401
+            } else {
+                200
+            }
+        });
+        let start = Instant::now();
+        let got = world.get("/bad").await;
+        assert_eq!(start.elapsed(), 4 * SECOND);
+        assert_eq!(
+            world.issuer.reasons()[1..],
+            [FetchReason::Early, FetchReason::Rejected]
+        );
+        match vouched {
+            true => got.because(|why| matches!(why, NotRetried::SameToken)),
+            false => got.accepted(),
+        }
+    }
+}
+
+/// J6: where a first 401 would start a fetch.
+#[tokio::test(start_paused = true)]
+async fn a_second_401_starts_a_fetch_in_the_background_unless_the_newest_token_is_very_young() {
+    for (age, fetches) in [(900 * MILLIS, 2), (1100 * MILLIS, 3)] {
+        // The second token takes a while to come, so that what follows does not answer the caller.
+        let issuer = scripted(|call| (call, if call < 3 { Duration::ZERO } else { 5 * SECOND }));
+        let world = World::with(issuer, |builder| builder);
+        world.prove().await;
+        world.answers(|path, _| if path == "/bad" { 401 } else { 200 });
+        world.delays(5 * SECOND);
+        let late = world.get("/bad");
+        let others = async {
+            settle().await;
+            world.delays(Duration::ZERO);
+            sleep(5 * SECOND - age).await;
+            world.layer.refresh().await.unwrap();
+            world.get("/good").await.accepted();
+        };
+        let start = Instant::now();
+        let (late, ()) = tokio::join!(late, others);
+        late.because(|why| matches!(why, NotRetried::SecondRejection));
+        assert_eq!(start.elapsed(), 5 * SECOND, "nobody waits for it");
+        assert_eq!((world.sent(), world.fetches()), (vec![1, 2, 2], fetches));
+    }
+}
+
+/// J1: neither accepted nor refused.
+#[tokio::test(start_paused = true)]
+async fn too_many_requests_and_failures_of_the_api_neither_prove_a_token_nor_refuse_it() {
+    for status in [429, 500, 502, 503, 504, 599] {
+        let world = World::new();
+        world.answers(move |_, _| status);
+        assert_eq!(world.get("/good").await.status, status);
+        assert_eq!(world.fetches(), 1);
+        // Had it been proven, what replaces it would be a candidate at first.
+        world.answers(|_, token| if token == 1 { 401 } else { 503 });
+        assert_eq!(world.get("/good").await.status, 503);
+        assert_eq!((world.sent(), world.served().await), (vec![1, 1, 2], 2));
+        // Nor has it been refused, which would have it replaced.
+        world.answers(move |_, _| status);
+        assert_eq!(world.get("/good").await.status, status);
+        assert_eq!(world.fetches(), 2);
+    }
+}
+
+/// J1
+#[tokio::test(start_paused = true)]
+async fn any_other_answer_below_500_proves_a_token() {
+    for status in [100, 200, 204, 302, 400, 402, 403, 404, 407, 418, 499] {
+        let world = World::new();
+        world.answers(move |_, _| status);
+        assert_eq!(world.get("/good").await.status, status);
+        world.answers(|_, token| if token == 1 { 401 } else { 503 });
+        assert_eq!(world.get("/good").await.status, 503);
+        assert_eq!(
+            (world.sent(), world.served().await),
+            (vec![1, 1, 2], 1),
+            "{status}"
+        );
+    }
 }
 
 /// J7

@@ -19,7 +19,7 @@ use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, SymblAuthLayer, TokenError, TokenErrorKind,
 };
 
-use crate::support::*;
+use crate::{support::*, world::World};
 
 /// T1
 #[tokio::test(start_paused = true)]
@@ -73,6 +73,110 @@ async fn a_token_is_live_until_its_expiry_less_the_hard_margin() {
     }
 }
 
+/// The first token ends in five seconds, and is within its hard margin. Then these come, each after two
+/// seconds; 0 is a failure.
+async fn with_an_ending_token(then: &'static [usize]) -> World {
+    let issuer = Issuer::new(move |call| async move {
+        if call == 1 {
+            return Ok(AccessToken::new("token-1", 1000 * SECOND)?);
+        }
+        sleep(2 * SECOND).await;
+        match then[(call - 2).min(then.len() - 1)] {
+            0 => Err(TokenError::new(TokenErrorKind::Unavailable, "down").into()),
+            number => Ok(AccessToken::new(format!("token-{number}"), DAY)?),
+        }
+    });
+    let wall = Wall::new();
+    let world = World::with(issuer, |builder| builder.wall_clock(wall.reader()));
+    world.prove().await;
+    advance(992 * SECOND).await;
+    world
+}
+
+/// T2
+#[tokio::test(start_paused = true)]
+async fn between_hard_margin_and_expiry_a_request_waits_for_a_new_token() {
+    let world = with_an_ending_token(&[2]).await;
+    let start = Instant::now();
+    world.get("/good").await.accepted();
+    assert_eq!((world.sent(), start.elapsed()), (vec![2], 2 * SECOND));
+    assert_eq!(world.issuer.reasons()[1..], [FetchReason::Expired]);
+}
+
+/// T2
+#[tokio::test(start_paused = true)]
+async fn between_hard_margin_and_expiry_it_takes_the_old_one_if_the_fetch_fails() {
+    let world = with_an_ending_token(&[0]).await;
+    let start = Instant::now();
+    world.get("/good").await.accepted();
+    assert_eq!((world.sent(), start.elapsed()), (vec![1], 2 * SECOND));
+    // And at once while the gate is closed.
+    world.get("/good").await.accepted();
+    assert_eq!((world.sent(), start.elapsed()), (vec![1], 2 * SECOND));
+    assert_eq!((world.fetches(), world.served().await), (2, 1));
+    // But none that has ended.
+    advance(3 * SECOND + SECOND / 10).await;
+    let error = world.layer.token().await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Unavailable);
+}
+
+/// T2: as by a laptop that sleeps in the midst of a fetch.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_is_overdue_when_the_wall_clock_says_so_though_the_other_stood_still() {
+    for live in [false, true] {
+        let issuer = Issuer::new(move |call| async move {
+            let hangs = if live { 2 } else { 1 };
+            if call == hangs {
+                return pending().await;
+            }
+            Ok(AccessToken::new(format!("token-{call}"), 1000 * DAY)?)
+        });
+        let wall = Wall::new();
+        let builder = issuer.builder().refresh_margin(500 * DAY);
+        let layer = builder.wall_clock(wall.reader()).build();
+        if live {
+            layer.token().await.unwrap();
+            advance(600 * DAY).await;
+            layer_in_use(&layer).await;
+        } else {
+            assert!(is_pending(layer.token()).await);
+        }
+        let calls = issuer.calls();
+        wall.forward(3600 * SECOND);
+        advance(SECOND / 10).await;
+        let start = Instant::now();
+        layer_in_use(&layer).await;
+        if live {
+            // What was lost closes the gate to what is not urgent, for a second at most.
+            advance(SECOND).await;
+            layer_in_use(&layer).await;
+        }
+        assert_eq!(issuer.calls(), calls + 1, "{live}");
+        assert!(start.elapsed() <= SECOND, "{:?}", start.elapsed());
+    }
+}
+
+/// T2: a waiter of before is served by the new one as well.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_overdue_fetch_is_told_by_the_next() {
+    let issuer = Issuer::new(|call| async move {
+        match call {
+            1 => pending().await,
+            _ => Ok(AccessToken::new("token-2", DAY)?),
+        }
+    });
+    let wall = Wall::new();
+    let layer = issuer.builder().wall_clock(wall.reader()).build();
+    let mut waiter = Box::pin(layer.token());
+    assert!(futures::poll!(waiter.as_mut()).is_pending());
+    settle().await;
+    wall.forward(3600 * SECOND);
+    let start = Instant::now();
+    layer_in_use(&layer).await;
+    assert_eq!(waiter.await.unwrap().expose_secret(), "token-2");
+    assert_eq!((start.elapsed(), issuer.calls()), (Duration::ZERO, 2));
+}
+
 /// T2
 #[tokio::test(start_paused = true)]
 async fn a_token_expires_when_the_wall_clock_says_so_though_the_other_stood_still() {
@@ -122,7 +226,7 @@ async fn a_token_expires_by_the_monotonic_clock_though_the_wall_clock_was_set_ba
 
 /// T3
 #[tokio::test(start_paused = true)]
-async fn a_refresh_ahead_is_one_flight_and_no_request_waits_for_it() {
+async fn a_refresh_ahead_is_one_fetch_and_no_request_waits_for_it() {
     let issuer = Issuer::new(|call| async move {
         match call {
             1 => Ok(AccessToken::new("token-1", DAY)?),
@@ -153,54 +257,54 @@ async fn a_refresh_ahead_is_one_flight_and_no_request_waits_for_it() {
     assert_eq!(issuer.reasons(), [FetchReason::First, FetchReason::Early]);
 }
 
-/// T3
+/// T3, N2
 #[tokio::test(start_paused = true)]
-async fn the_refreshed_token_is_taken_as_soon_as_it_is_there() {
-    let issuer = Issuer::fresh(DAY, SECOND);
-    let layer = issuer.layer();
-    layer.token().await.unwrap();
+async fn the_refreshed_token_goes_with_the_next_request_and_is_served_from_then_on() {
+    let world = World::with(Issuer::fresh(DAY, SECOND), |builder| builder);
+    world.prove().await;
     advance(DAY - Duration::from_secs(3600)).await;
-    assert_eq!(layer.token().await.unwrap().expose_secret(), "token-1");
+    world.get("/good").await.accepted();
     sleep(2 * SECOND).await;
-    assert_eq!(layer.token().await.unwrap().expose_secret(), "token-2");
+    world.get("/good").await.accepted();
+    assert_eq!((world.sent(), world.served().await), (vec![1, 2], 2));
+    assert_eq!(world.issuer.reasons()[1..], [FetchReason::Early]);
 }
 
-/// T3
+/// T3: the lifetime, the margin that was set, and the margin that holds.
 #[tokio::test(start_paused = true)]
 async fn the_times_of_refresh_are_spread_over_a_fifth_of_the_margin() {
-    let mut begun = Vec::new();
-    for _ in 0..100 {
-        let issuer = Issuer::fresh(1000 * SECOND, Duration::ZERO);
-        let layer = issuer.layer();
-        layer.token().await.unwrap();
-        let start = Instant::now();
-        advance(879 * SECOND).await;
-        while issuer.calls() == 1 {
-            layer_in_use(&layer).await;
-            advance(SECOND).await;
+    for (lifetime, set, margin) in [
+        (1000, None, 500),
+        (100_000, None, 3600),
+        (1000, Some(100), 100),
+        (1000, Some(86_400), 500),
+    ] {
+        let mut begun = Vec::new();
+        for _ in 0..100 {
+            let issuer = Issuer::fresh(lifetime * SECOND, Duration::ZERO);
+            let layer = match set {
+                Some(margin) => issuer.builder().refresh_margin(margin * SECOND).build(),
+                None => issuer.layer(),
+            };
+            layer.token().await.unwrap();
+            let start = Instant::now();
+            let step = margin * SECOND / 250;
+            advance((lifetime - margin * 6 / 5) * SECOND - 2 * step).await;
+            while issuer.calls() == 1 {
+                layer_in_use(&layer).await;
+                advance(step).await;
+            }
+            begun.push(lifetime * SECOND - (start.elapsed() - step));
         }
-        begun.push(start.elapsed());
+        let (last, first) = (begun.iter().min().unwrap(), begun.iter().max().unwrap());
+        let margin = margin * SECOND;
+        let slack = margin / 100;
+        assert!(
+            *last >= margin - slack && *first <= margin * 6 / 5 + slack,
+            "{first:?} to {last:?} before the end, for {margin:?}"
+        );
+        assert!(*first - *last > margin / 10, "{first:?} to {last:?}");
     }
-    let (first, last) = (begun.iter().min().unwrap(), begun.iter().max().unwrap());
-    assert!(
-        *first >= 880 * SECOND && *last <= 902 * SECOND,
-        "{first:?} to {last:?}"
-    );
-    assert!(*last - *first > 10 * SECOND, "{first:?} to {last:?}");
-}
-
-/// T3
-#[tokio::test(start_paused = true)]
-async fn a_margin_longer_than_the_tokens_life_is_cut_to_half_of_it() {
-    let issuer = Issuer::fresh(100 * SECOND, Duration::ZERO);
-    let layer = issuer.builder().refresh_margin(DAY).build();
-    layer.token().await.unwrap();
-    advance(49 * SECOND).await;
-    layer_in_use(&layer).await;
-    assert_eq!(issuer.calls(), 1);
-    advance(SECOND).await;
-    layer_in_use(&layer).await;
-    assert_eq!(issuer.calls(), 2);
 }
 
 /// T4: as Symbl's endpoint, hands out the same token with what remains of its life, until that is less
@@ -285,6 +389,39 @@ async fn the_endpoints_word_for_the_expiry_is_taken() {
     layer_in_use(&layer).await;
     let rest = layer.token().await.unwrap().expires_in();
     assert!(rest <= 60 * SECOND, "{rest:?}");
+}
+
+/// T4, N1
+#[tokio::test(start_paused = true)]
+async fn beside_a_candidate_the_next_refresh_waits_for_half_of_the_served_tokens_rest() {
+    let world = World::with_a_candidate().await; // whose served token has 500 s left
+    for (wait, fetches) in [(248, 2), (5, 3)] {
+        advance(wait * SECOND).await;
+        world.upload("/good").await.accepted();
+        assert_eq!(world.fetches(), fetches);
+    }
+    assert_eq!(world.issuer.reasons()[1..], [FetchReason::Early; 2]);
+}
+
+/// T4
+#[tokio::test(start_paused = true)]
+async fn a_new_token_that_ends_no_later_is_not_refreshed_in_a_loop_either() {
+    // A new one each time, and each ends when the first does.
+    let end = Instant::now() + 1000 * SECOND;
+    let issuer = Issuer::new(move |call| async move {
+        let left = end - Instant::now();
+        Ok(AccessToken::new(format!("token-{call}"), left)?)
+    });
+    let world = World::with(issuer, |builder| builder);
+    world.prove().await;
+    advance(600 * SECOND).await;
+    for _ in 0..380 {
+        world.get("/good").await.accepted();
+        advance(SECOND).await;
+    }
+    // At a half of what is left each time, down to ten seconds.
+    let fetches = world.fetches();
+    assert!((5..=9).contains(&fetches), "{fetches}");
 }
 
 /// T9
