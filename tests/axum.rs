@@ -88,8 +88,13 @@ async fn two_hundred_concurrent_uploads_survive_two_revocations_at_three_fetches
     let caller = caller(true);
     let (open, gate) = watch::channel(false);
     let mut uploads = Vec::new();
-    for wave in [0..100, 100..150, 150..200_usize] {
+    for (lookups, wave) in [0..100, 100..150, 150..200_usize].into_iter().enumerate() {
         if wave.start > 0 {
+            // As no upload has been answered, another answer has to say that the token was good.
+            let lookup = Request::get(format!("http://{proxy}/texts/1"));
+            let lookup = lookup.body(Body::empty()).unwrap();
+            let answer = caller.request(lookup).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
             symbl.revoke_tokens();
         }
         let all = wave.end;
@@ -101,7 +106,7 @@ async fn two_hundred_concurrent_uploads_survive_two_revocations_at_three_fetches
                 (length, answer)
             }));
         }
-        accepted(&symbl, all).await; // and none of them has ended, for the gate is closed
+        accepted(&symbl, all + lookups).await; // and none of them has ended, for the gate is closed
     }
     open.send(true).unwrap();
     for upload in join_all(uploads).await {

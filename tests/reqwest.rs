@@ -352,7 +352,7 @@ async fn a_request_to_another_origin_is_left_as_it_is() {
     let request = request.header("authorization", "Basic theirs");
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert!(why(&response).is_none());
+    assert!(matches!(why(&response), Some(NotRetried::Unstamped)));
     assert_eq!(other.tokens(), ["Basic theirs"]);
     assert_eq!(other.seen()[0].header("content-length"), "1024");
     assert_eq!(fetches.load(Ordering::Relaxed), 0);

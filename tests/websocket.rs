@@ -189,9 +189,9 @@ async fn every_revocation_is_healed_with_one_more_fetch() {
     }
 }
 
-/// A path that refuses every token costs no more than the book allows, though nobody says "accepted".
+/// New tokens are tried less and less often, though nobody says "accepted".
 #[tokio::test]
-async fn handshakes_that_no_token_helps_cost_one_fetch_and_then_cool_down() {
+async fn handshakes_that_no_token_helps_cost_few_fetches() {
     let symbl = MockSymbl::start().await.unwrap();
     symbl.cache_tokens(false);
     let (uri, seen) = recorder(true).await;
@@ -200,8 +200,10 @@ async fn handshakes_that_no_token_helps_cost_one_fetch_and_then_cool_down() {
         let refused = connect(&layer, &uri).await.unwrap_err();
         assert_eq!(status(refused), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(symbl.token_requests(), 2, "the first, and one for nothing");
-    assert_eq!(seen.lock().unwrap().len(), 21);
+    // The first, its replacement, one after a second, and on a slow machine one after ten more.
+    let fetches = symbl.token_requests();
+    assert!((2..=4).contains(&fetches), "{fetches}");
+    assert!((20..=40).contains(&seen.lock().unwrap().len()));
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl FetchToken {
     /// use tower_symbl_auth::{Credentials, FetchToken};
     ///
     /// let fetch = FetchToken::with_provider(|| async {
-    ///     let secret = tokio::fs::read_to_string("/run/secrets/symbl").await?;
+    ///     let secret = std::fs::read_to_string("/run/secrets/symbl")?; // or ask a vault
     ///     Ok(Credentials::new("app-id", secret.trim()))
     /// });
     /// ```

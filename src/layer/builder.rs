@@ -115,7 +115,7 @@ impl Builder {
     }
 
     /// How long before its expiry a token is refreshed; up to 20 % more at random, and half of the
-    /// token's lifetime at most. Default: a tenth of the lifetime, at most an hour.
+    /// token's lifetime before that. Default: half of the lifetime, at most an hour.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
         self

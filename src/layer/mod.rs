@@ -154,7 +154,7 @@ impl SymblAuthLayer {
             self.auth.unlisted.tell(request.uri());
             return Ok(None);
         }
-        let live = self.auth.cache.token().await?;
+        let live = self.auth.cache.token_for_handshake().await?;
         let key = key(request.method(), request.uri(), request.headers());
         self.auth
             .placement

@@ -36,7 +36,7 @@ use crate::{AccessToken, TokenRequest};
 /// let fetch = symbl.fetch_token();
 /// let key = fetch.sealing_key();
 /// for _replica in 0..3 {
-///     let shared = Shared::new(fetch.clone(), FileStore::new(&folder), key.clone());
+///     let shared = Shared::new(fetch.clone(), FileStore::new(folder.join("token")), key.clone());
 ///     shared.oneshot(TokenRequest::new(FetchReason::First)).await?;
 /// }
 /// assert_eq!(symbl.token_requests(), 1);

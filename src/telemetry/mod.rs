@@ -22,7 +22,7 @@
 //! | `token rejected` | debug | `method`, `path`, `generation` (the number of the token since the start) |
 //! | `request sent again` | debug | `method`, `path`, `generation`, `accepted` |
 //! | `rejection handed back` | debug | `method`, `path`, `reason`: the [`NotRetried`] |
-//! | `request sent without a token` | debug; warn for the first to each of 16 servers | `origin`; absent if its URI names none |
+//! | `request left unstamped` | debug; warn for the first to each of 16 servers | `origin`; absent if its URI names none |
 //! | `token fetch failed` | warn | `reason`, `error` |
 //! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
 //! | `token store trouble` | warn | `operation` (`load`, `lease`, `save`, `release`), `error`; tokens are fetched without the store for 10 s |

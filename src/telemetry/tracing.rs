@@ -74,9 +74,9 @@ pub(super) fn limited() {
 pub(super) fn unstamped(uri: &Uri, is_new: bool) {
     let origin = origin(uri);
     if is_new {
-        warn!(target: TARGET, origin, "request sent without a token");
+        warn!(target: TARGET, origin, "request left unstamped");
     } else {
-        debug!(target: TARGET, origin, "request sent without a token");
+        debug!(target: TARGET, origin, "request left unstamped");
     }
 }
 

@@ -410,6 +410,7 @@ impl After {
         drop((held, dropped));
         if let Some((change, token)) = served {
             // Another thread may have been faster with a later change.
+            telemetry::left(|| shared.life_left());
             shared.served.send_if_modified(|served| {
                 let is_later = change > served.change;
                 if is_later {

@@ -59,6 +59,7 @@ impl TokenCache {
             path,
             over_limit,
             can_fetch: rt::Runtime::current().is_some(),
+            handshake: false,
         };
         let (want, wait) = self.shared.step_or_wait(
             |state, now| state.machine.wants(now, &ask, waited),
@@ -79,11 +80,22 @@ impl TokenCache {
 
     /// The served token, fetched if there is none.
     pub(crate) async fn token(&self) -> Result<Arc<Live>, TokenError> {
+        self.token_for(false).await
+    }
+
+    /// The same for a request that somebody else sends: once the served token has been refused, a candidate
+    /// that has not.
+    pub(crate) async fn token_for_handshake(&self) -> Result<Arc<Live>, TokenError> {
+        self.token_for(true).await
+    }
+
+    async fn token_for(&self, handshake: bool) -> Result<Arc<Live>, TokenError> {
         self.obtain(|state, now, can_fetch, waited| {
             let ask = Ask {
                 path: None,
                 over_limit: false,
                 can_fetch,
+                handshake,
             };
             state.machine.wants(now, &ask, waited)
         })

@@ -482,7 +482,7 @@ async fn a_fetch_that_refresh_joins_counts_as_forced() {
 #[tokio::test(start_paused = true)]
 async fn a_rejection_that_joins_a_forced_fetch_is_answered_by_it() {
     let world = World::with(
-        scripted(|call| (1, (call > 1).then_some(5 * SECOND).unwrap_or_default())),
+        scripted(|call| (1, if call > 1 { 5 * SECOND } else { Duration::ZERO })),
         |builder| builder,
     );
     world.prove().await;

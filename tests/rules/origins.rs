@@ -38,8 +38,6 @@ async fn scheme_host_and_port_must_match_whatever_their_spelling() {
         "https://api.symbl.ai:443/",
         "https://API.Symbl.AI/",
         "HTTPS://api.symbl.ai/",
-        "wss://api.symbl.ai/v1/streaming/1",
-        "WSS://api.symbl.ai/v1/streaming/1",
     ] {
         assert!(
             is_stamped(&["https://api.symbl.ai"], to(uri)).await,
@@ -53,6 +51,8 @@ async fn scheme_host_and_port_must_match_whatever_their_spelling() {
     for uri in [
         "http://api.symbl.ai/",
         "ws://api.symbl.ai/",
+        "wss://api.symbl.ai/",
+        "WSS://api.symbl.ai/",
         "ftp://api.symbl.ai/",
         "https://api.symbl.ai:444/",
         "https://api.symbl.ai:80/",
@@ -78,7 +78,7 @@ async fn scheme_host_and_port_must_match_whatever_their_spelling() {
 #[tokio::test(start_paused = true)]
 async fn plain_http_and_ports_match_where_they_are_listed() {
     assert!(is_stamped(&["http://127.0.0.1:8080"], to("http://127.0.0.1:8080/")).await);
-    assert!(is_stamped(&["http://127.0.0.1:8080"], to("ws://127.0.0.1:8080/")).await);
+    assert!(!is_stamped(&["http://127.0.0.1:8080"], to("ws://127.0.0.1:8080/")).await);
     assert!(is_stamped(&["http://[::1]"], to("http://[::1]:80/")).await);
     assert!(!is_stamped(&["http://127.0.0.1:8080"], to("http://127.0.0.1/")).await);
     assert!(!is_stamped(&["http://h:80"], to("https://h:80/")).await);
@@ -163,12 +163,10 @@ async fn what_is_not_ours_passes_through_untouched() {
         StatusCode::UNAUTHORIZED,
         "it is not retried"
     );
-    assert!(
-        response
-            .extensions()
-            .get::<tower_symbl_auth::NotRetried>()
-            .is_none()
-    );
+    assert!(matches!(
+        response.extensions().get(),
+        Some(tower_symbl_auth::NotRetried::Unstamped)
+    ));
     assert_eq!(api.tokens(), ["theirs"]);
     assert_eq!(issuer.calls(), 0);
 }
@@ -223,4 +221,57 @@ async fn a_redirect_to_another_host_leaves_the_token_behind() {
     let service = outside.layer(layer.layer(seen.clone()));
     service.oneshot(get(URL)).await.unwrap();
     assert_eq!(seen.tokens(), ["token-1", ""]);
+}
+
+/// A proxy that hands its caller's headers on would send the token to whichever virtual host that names.
+#[tokio::test(start_paused = true)]
+async fn a_host_header_that_names_another_host_is_not_sent_the_token() {
+    let with_hosts = |uri: &str, hosts: &[&str]| {
+        let mut request = to(uri);
+        for host in hosts {
+            let value = host.parse().unwrap();
+            request.headers_mut().append("host", value);
+        }
+        request
+    };
+    let origins = ["https://api.symbl.ai"];
+    for (hosts, stamped) in [
+        (&[][..], true),
+        (&["api.symbl.ai"], true),
+        (&["API.symbl.ai:443"], true),
+        (&["api.symbl.ai", "api.symbl.ai"], true),
+        (&["another-tenant.example"], false),
+        (&["api.symbl.ai:444"], false),
+        (&["api.symbl.ai", "another-tenant.example"], false),
+        (&["another-tenant.example", "api.symbl.ai"], false),
+        (&[""], false),
+        (&["user@api.symbl.ai"], false),
+    ] {
+        for uri in ["https://api.symbl.ai/", "https://API.symbl.ai:443/", "/"] {
+            let request = with_hosts(uri, hosts);
+            assert_eq!(
+                is_stamped(&origins, request).await,
+                stamped,
+                "{uri} {hosts:?}"
+            );
+        }
+    }
+}
+
+/// A handshake is encrypted by whoever opens the WebSocket, and so it is `authorize`'s alone.
+#[tokio::test(start_paused = true)]
+async fn only_authorize_takes_a_websockets_schemes() {
+    let layer = Issuer::fresh(DAY, SECOND).layer();
+    for (uri, stamped) in [
+        ("wss://api.symbl.ai/v1/streaming/1", true),
+        ("WSS://api.symbl.ai/v1/streaming/1", true),
+        ("https://api.symbl.ai/v1/streaming/1", true),
+        ("ws://api.symbl.ai/v1/streaming/1", false),
+        ("wss://example.com/v1/streaming/1", false),
+    ] {
+        let mut request = to(uri);
+        let token = layer.authorize(&mut request).await.unwrap();
+        assert_eq!(token.is_some(), stamped, "{uri}");
+        assert_eq!(request.headers().contains_key("authorization"), stamped);
+    }
 }

@@ -516,9 +516,13 @@ async fn too_many_requests_and_failures_of_the_api_neither_prove_a_token_nor_ref
         assert_eq!(world.get("/good").await.status, status);
         assert_eq!(world.fetches(), 1);
         // Had it been proven, what replaces it would be a candidate at first.
-        world.answers(move |_, token| if token == 1 { 401 } else { status });
-        assert_eq!(world.get("/good").await.status, status);
+        world.answers(|_, token| if token == 1 { 401 } else { 503 });
+        assert_eq!(world.get("/good").await.status, 503);
         assert_eq!((world.sent(), world.served().await), (vec![1, 1, 2], 2));
+        // Nor has it been refused, which would have it replaced.
+        world.answers(move |_, _| status);
+        assert_eq!(world.get("/good").await.status, status);
+        assert_eq!(world.fetches(), 2);
     }
 }
 

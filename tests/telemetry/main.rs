@@ -83,8 +83,11 @@ fn an_early_refresh_is_told_and_nobody_has_waited_for_it() {
         let layer = Issuer::fresh(1000 * SECOND, Duration::ZERO).layer();
         layer.token().await.unwrap();
         advance(950 * SECOND).await;
-        send(&layer, &accepting(), get(URL)).await.unwrap();
-        settle().await;
+        // The first starts it, and the second has what it brought accepted, and so served.
+        for _ in 0..2 {
+            send(&layer, &accepting(), get(URL)).await.unwrap();
+            settle().await;
+        }
     });
     let fetch = told.all(FETCH)[1];
     assert_eq!(
@@ -174,12 +177,14 @@ fn a_hand_back_is_told_with_its_reason() {
     let told = told(|_| async {
         let rejecting = Api::judging(|_| StatusCode::UNAUTHORIZED);
         let layer = Issuer::fresh(DAY, SECOND).layer();
-        for _ in ["second rejection", "cooling down"] {
-            send(&layer, &rejecting, get(URL)).await.unwrap();
-        }
+        send(&layer, &rejecting, get(URL)).await.unwrap();
 
         let same = Issuer::new(|_| async { Ok(AccessToken::new("token-1", DAY)?) });
-        send(&same.layer(), &rejecting, get(URL)).await.unwrap();
+        let layer = same.layer();
+        send(&layer, &accepting(), get(URL)).await.unwrap();
+        for _ in ["same token", "cooling down"] {
+            send(&layer, &rejecting, get(URL)).await.unwrap();
+        }
 
         let down = Issuer::new(|call| async move {
             if call > 1 {
@@ -198,9 +203,9 @@ fn a_hand_back_is_told_with_its_reason() {
     let handed_back = told.all("rejection handed back");
     let reasons: Vec<_> = handed_back.iter().map(|it| it.get("reason")).collect();
     let expected = [
-        "a newer token was rejected as well",
-        "no new token was asked for: too many did not help",
+        "another token was rejected as well",
         "the token endpoint handed out the same token again",
+        "no new token was asked for: too many did not help",
         "no new token: token endpoint unavailable: the token service failed: down",
         "the body could not be sent again",
     ];
@@ -238,11 +243,13 @@ fn of_a_request_left_unstamped_only_the_origin_is_told() {
     });
     let unstamped = told.all("request left unstamped");
     assert_eq!(unstamped.len(), 2);
-    for event in unstamped {
+    for event in &unstamped {
         assert_eq!(event.get("origin"), "https://other.example:8443");
-        assert_eq!(event.get("level"), "DEBUG");
     }
-    assert_eq!(told.metrics(), [""; 0]);
+    let levels: Vec<_> = unstamped.iter().map(|event| event.get("level")).collect();
+    assert_eq!(levels, ["WARN", "DEBUG"], "one warning for each server");
+    assert_eq!(told.metrics(), ["symbl_auth_unstamped_total"]);
+    assert_eq!(told.counter("symbl_auth_unstamped_total"), 2);
 }
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;

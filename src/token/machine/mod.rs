@@ -101,6 +101,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) over_limit: bool,
     /// It comes from a runtime that can run a fetch.
     pub(crate) can_fetch: bool,
+    /// Somebody else will send it, and maybe again once it has been refused.
+    pub(crate) handshake: bool,
 }
 
 /// What became of a wait.
@@ -216,6 +218,9 @@ impl Machine {
         if let Some(probe) = self.probe(now, ask) {
             return probe;
         }
+        if let Some(live) = self.tokens.unrefused().filter(|_| ask.handshake) {
+            return Want::Add(live, None);
+        }
         self.add_served()
     }
 
@@ -229,7 +234,7 @@ impl Machine {
         }
         if let Some(fetching) = &mut self.fetching {
             fetching.reason = FetchReason::Forced;
-            return Want::Wait(Wait::fetch(false));
+            return Want::Wait(self.wait(now, false));
         }
         if waited.lost >= LOST {
             return Want::Fail(gate::lost());
@@ -238,7 +243,7 @@ impl Machine {
             return Want::Fail(no_runtime());
         }
         self.start(now, FetchReason::Forced);
-        Want::Wait(Wait::fetch(true))
+        Want::Wait(self.wait(now, true))
     }
 
     /// A request was accepted with that token. `retry`: it had been sent again. The path is asked for only
@@ -289,7 +294,12 @@ impl Machine {
                 }
                 let failed = self.gate.failed(now.mono, error.clone(), &mut self.rng);
                 self.dropped.extend(failed);
-                (Ended::Failed(error), false)
+                let urgency = match self.tokens.live(now) {
+                    Some(_) => Urgency::NotUrgent,
+                    None => Urgency::Urgent,
+                };
+                let told = self.gate.closed(now.mono, urgency);
+                (Ended::Failed(told.unwrap_or(error)), false)
             }
         };
         self.settle(now);
@@ -394,7 +404,7 @@ impl Machine {
             return Want::Add(Arc::clone(live), None);
         }
         if self.fetching.is_some() {
-            return Want::Wait(Wait::fetch(false));
+            return Want::Wait(self.wait(now, false));
         }
         if let Some(error) = self.gate.closed(now.mono, Urgency::Urgent) {
             return or_last(error);
@@ -410,7 +420,7 @@ impl Machine {
             _ => FetchReason::Expired,
         };
         self.start(now, reason);
-        Want::Wait(Wait::fetch(true))
+        Want::Wait(self.wait(now, true))
     }
 
     fn wants_newest(&mut self, now: Moment) -> Want {
@@ -440,7 +450,11 @@ impl Machine {
         if ask.over_limit && !doubted {
             return None;
         }
-        let (live, id) = self.tokens.probe(&path(), now)?;
+        let path = path();
+        if self.paths.is_fruitless(&path) {
+            return None; // it would refuse any
+        }
+        let (live, id) = self.tokens.probe(&path, now)?;
         Some(Want::Add(live, Some(id)))
     }
 
@@ -457,14 +471,21 @@ impl Machine {
         }
         let stale = self.tokens.stale();
         let due = (self.tokens.served())
-            // A successor that is still to be tried is not thrown away for another one.
-            .filter(|_| !self.tokens.has_successor())
+            // A successor that is on trial is not thrown away for another one.
+            .filter(|_| !self.tokens.has_successor_on_trial())
             .map(|served| now.mono + now.until(served.due));
         let due = match (stale, due) {
             (Some(stale), Some(due)) => stale.min(due),
             (stale, due) => stale.or(due)?,
         };
         Some(self.gate.opens().map_or(due, |opens| opens.max(due)))
+    }
+
+    /// To wait for the fetch under way, until it is taken to be lost.
+    fn wait(&self, now: Moment, own: bool) -> Wait {
+        let spent = (self.fetching.as_ref()).map(|fetching| now.since(fetching.since));
+        let limit = OVERDUE.saturating_sub(spent.unwrap_or_default());
+        Wait::Fetch { own, limit }
     }
 
     fn start(&mut self, now: Moment, reason: FetchReason) -> u64 {
@@ -607,15 +628,6 @@ impl Want {
         match self {
             Self::Wait(wait) => Some(*wait),
             _ => None,
-        }
-    }
-}
-
-impl Wait {
-    fn fetch(own: bool) -> Self {
-        Self::Fetch {
-            own,
-            limit: OVERDUE,
         }
     }
 }

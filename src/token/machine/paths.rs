@@ -55,6 +55,12 @@ impl Paths {
         path.is_some_and(|path| path.cool_until.is_some_and(|end| now < end))
     }
 
+    /// Whether new tokens are known not to have helped the path.
+    pub(super) fn is_fruitless(&self, key: &str) -> bool {
+        let path = self.0.iter().find(|path| *path.key == *key);
+        path.is_some_and(|path| path.fruitless > 0)
+    }
+
     /// A fetch is started on that path's account. The longest unheard of makes room.
     pub(super) fn fetch(&mut self, key: &Key, fetch: u64, retry: bool, now: Instant) {
         if self.find(key).is_none() {

@@ -136,11 +136,15 @@ impl Machine {
         if let Some(until) = hold.filter(|_| !waited.held) {
             return Answer::Wait(Wait::Hold(until));
         }
+        let is_newest = self
+            .tokens
+            .newest()
+            .is_some_and(|held| held.generation() == refused);
+        if waited.held && is_newest {
+            return Answer::SendAgain(refused); // it has been held until this is older
+        }
         if let Some(other) = other {
             return Answer::SendAgain(other);
-        }
-        if waited.held {
-            return Answer::SendAgain(refused);
         }
         let proven = self.tokens.get(refused).is_some_and(|held| held.proven);
         match no_fetch {

@@ -178,6 +178,12 @@ impl Tokens {
         held.max_by_key(|held| held.generation())
     }
 
+    /// The candidate, if it has not been refused and the served token's last answer was a rejection.
+    pub(super) fn unrefused(&self) -> Option<Arc<Live>> {
+        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
+        (served.doubted && candidate.refused.is_none()).then(|| Arc::clone(&candidate.live))
+    }
+
     #[cfg(test)]
     pub(super) fn turned(&self) -> Option<Instant> {
         self.turned
@@ -442,11 +448,13 @@ impl Tokens {
         (newer && candidate.refused.is_some()).then_some(candidate.stale)
     }
 
-    /// Whether the served token's successor is there already, and still to be tried.
-    pub(super) fn has_successor(&self) -> bool {
+    /// Whether the served token's successor is there already, and has been tried, to no avail so far.
+    pub(super) fn has_successor_on_trial(&self) -> bool {
         let both = self.served.as_ref().zip(self.candidate.as_ref());
         both.is_some_and(|(served, candidate)| {
-            candidate.generation() > served.generation() && candidate.ends_later_than(served)
+            candidate.generation() > served.generation()
+                && candidate.ends_later_than(served)
+                && candidate.refused.is_some()
         })
     }
 
@@ -485,6 +493,7 @@ impl Tokens {
         served.proven = false;
         self.turned = Some(now.mono);
         self.change_places();
+        self.rest(now.mono); // it was refused just now
     }
 
     fn change_places(&mut self) {

@@ -360,6 +360,7 @@ impl World {
             path: Some(&path),
             over_limit,
             can_fetch: true,
+            handshake: false,
         };
         let had_live = self.plan().live.is_some();
         let want = match new {
@@ -455,7 +456,6 @@ impl World {
         let good = issued.is_some_and(|issued| {
             issued.revoked.is_none() && issued.known_from <= now && now < issued.ends
         });
-        self.seen.accepted |= good;
         if good { Said::Yes } else { Said::No }
     }
 
@@ -489,6 +489,7 @@ impl World {
                 };
                 if said == Said::Yes && (listens || probe.is_some()) {
                     self.shown.sampled = self.now;
+                    self.seen.accepted = true;
                     self.machine.accepted(now, generation, || Some(key), false);
                     self.follow();
                 }
