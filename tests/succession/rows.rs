@@ -193,7 +193,8 @@ fn without_another(
     bad: usize,
     measured: &Measured,
 ) -> Result<(), String> {
-    let first = measured.refused.first().map_or(0.0, |first| first.at);
+    // At a request a second each step may come some seconds late.
+    let first = measured.refused.first().map_or(0.0, |first| first.at) + 10.0 / traffic.rate;
     let bounds = match (lag > 1.0, traffic.replayable()) {
         // The seventh is for a candidate that nobody has tried for two minutes: none of those can.
         (true, _) if traffic.bodies == Bodies::Known => {
