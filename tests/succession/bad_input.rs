@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 
 use crate::{
+    bodies::Bodies,
     row::{nothing, refused_until, row, row_with},
-    traffic::Bodies,
-    world::{Call, DAY, FETCH, LATENCY, Reply, Seen, trouble},
+    trouble::{Call, DAY, FETCH, LATENCY, Reply, Seen, trouble},
 };
 
 const YEAR: u64 = 365 * 86_400;
@@ -250,7 +250,8 @@ async fn the_one_path_that_an_api_accepts_sees_nothing_and_its_revocation_is_hea
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_back_or_stands_still_is_not_noticed() {
-    let walls: [(&str, fn(f64) -> f64); 3] = [
+    type Wall = fn(f64) -> f64;
+    let walls: [(&str, Wall); 3] = [
         ("jumps back an hour", |now| {
             now - if now < 0.0 { 0.0 } else { 3600.0 }
         }),

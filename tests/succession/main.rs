@@ -11,10 +11,13 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod bad_input;
+mod bodies;
+mod late;
 mod measured;
 mod row;
 mod rows;
 mod traffic;
+mod trouble;
 #[cfg(feature = "tracing")]
 mod warnings;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::world::Seconds;
+use crate::trouble::Seconds;
 
 /// A request that got a 401, or an error.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{env, fmt::Write as _, io::Write as _, ops::RangeInclusive};
 use crate::{
     measured::Measured,
     traffic::{Traffic, play},
-    world::{Seconds, Trouble},
+    trouble::{Seconds, Trouble},
 };
 
 /// So many requests a traffic may make to be played by default; and that for which one stands.
@@ -97,7 +97,8 @@ pub async fn row_with(
     let mut played = 0;
     for (seed, traffic) in (1..).zip(Traffic::all()) {
         let trouble = trouble();
-        let requests = traffic.rate * trouble.lasts * trouble.processes as f64;
+        let quiet = trouble.quiet.end - trouble.quiet.start;
+        let requests = traffic.rate * (trouble.lasts - quiet) * trouble.processes as f64;
         let is_sample = traffic.paths == 7 && traffic.replayable() && traffic.poisson;
         let budget = if is_sample { BUDGET_OF_SAMPLE } else { BUDGET };
         if !all && requests > budget {

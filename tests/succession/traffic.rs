@@ -2,17 +2,13 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, atomic::AtomicU32},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use fastrand::Rng;
 use futures::future::{Either, select};
 use http::{Request, Response, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
 use tokio::{
     sync::Notify,
     time::{sleep, sleep_until},
@@ -21,19 +17,11 @@ use tower::{BoxError, Layer, ServiceExt};
 use tower_symbl_auth::{NotRetried, SymblAuth};
 
 use crate::{
+    bodies::{Bodies, Payload},
     measured::{Measured, Refused},
-    world::{Api, LATENCY, REPLAY_LIMIT, Seconds, Trace, Traced, Trouble, World},
+    trouble::{LATENCY, Seconds, Trouble},
+    world::{Api, Trace, Traced, World},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bodies {
-    /// Small, and there whole.
-    Replayable,
-    /// Known in advance to be too long to be sent again.
-    Known,
-    /// Too long, as it turns out.
-    Unknown,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Traffic {
@@ -265,61 +253,5 @@ async fn one(
                 why,
             },
         );
-    }
-}
-
-// === bodies ===
-
-/// One short frame, or two long ones.
-pub struct Payload {
-    bodies: Bodies,
-    frames: usize,
-}
-
-static LONG: [u8; REPLAY_LIMIT] = [7; REPLAY_LIMIT];
-
-impl Payload {
-    fn new(bodies: Bodies) -> Self {
-        let frames = if bodies == Bodies::Replayable { 1 } else { 2 };
-        Self { bodies, frames }
-    }
-
-    fn frame(&self) -> &'static [u8] {
-        match self.bodies {
-            Bodies::Replayable => &LONG[..16],
-            Bodies::Known | Bodies::Unknown => &LONG,
-        }
-    }
-
-    fn left(&self) -> usize {
-        self.frames * self.frame().len()
-    }
-}
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(left) = self.frames.checked_sub(1) else {
-            return Poll::Ready(None);
-        };
-        self.frames = left;
-        let frame = Bytes::from_static(self.frame());
-        Poll::Ready(Some(Ok(Frame::data(frame))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.bodies {
-            Bodies::Unknown => SizeHint::default(),
-            Bodies::Replayable | Bodies::Known => SizeHint::with_exact(self.left() as u64),
-        }
     }
 }

@@ -1,8 +1,7 @@
-//! A world in trouble: an issuer of tokens and an API that follow a script, by the paused clock.
+//! A trouble being played, by the paused clock: the issuer, the API and the layers between them.
 
 use std::{
     convert::Infallible,
-    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
@@ -25,172 +24,10 @@ use tower_symbl_auth::{
     TokenRequest,
 };
 
-use crate::traffic::Payload;
-
-/// Since the trouble's beginning; before it, less than zero.
-pub type Seconds = f64;
-
-pub const DAY: Seconds = 86_400.0;
-/// From a request's arrival at the API, where the token is looked at, to its answer.
-pub const LATENCY: Seconds = 0.02;
-/// How long the issuer takes.
-pub const FETCH: Seconds = 0.1;
-/// Bodies that cannot be sent again are longer than that.
-pub const REPLAY_LIMIT: usize = 1024;
-
-/// A token request.
-pub struct Call {
-    pub at: Seconds,
-    /// The how manieth, from 1.
-    pub number: usize,
-}
-
-/// What an issuer does about it.
-#[derive(Clone, Copy)]
-pub enum Reply {
-    /// A token that has not been handed out before, good for so many seconds.
-    New(Seconds),
-    /// The newest token once more, good for so many seconds.
-    Again(Seconds),
-    Fails,
-    RetryAfter(u64),
-    Hangs,
-    Panics,
-    /// Asks the layer that it serves for a token, and hands out a new one then.
-    CallsTheLayer,
-}
-
-/// A request at the API.
-pub struct Seen {
-    pub at: Seconds,
-    pub path: usize,
-    /// The token's number, from 1, and when it was issued.
-    pub token: usize,
-    pub issued: Seconds,
-    /// When it ends.
-    pub ends: Seconds,
-    /// The number of the newest token.
-    pub newest: usize,
-    /// At random, 0 to 1.
-    pub roll: f64,
-}
-
-type Issuing = dyn Fn(&Call) -> Reply + Send + Sync;
-type Judging = dyn Fn(&Seen) -> bool + Send + Sync;
-
-/// What goes wrong, and who is there to see it.
-pub struct Trouble {
-    issuer: Box<Issuing>,
-    api: Box<Judging>,
-    pub bad: usize,
-    pub ids: bool,
-    pub known_for: Seconds,
-    pub quiet: Range<Seconds>,
-    pub lasts: Seconds,
-    pub refreshes: Vec<Seconds>,
-    pub hang_up: bool,
-    pub processes: usize,
-    endpoint: bool,
-    margin: Option<Seconds>,
-    wall: fn(Seconds) -> Seconds,
-}
-
-/// Of what is not said: new tokens that last a day, all accepted, in one process that has had its token for
-/// ten seconds when the trouble begins.
-pub fn trouble(lasts: Seconds) -> Trouble {
-    Trouble {
-        issuer: Box::new(|_| Reply::New(DAY)),
-        api: Box::new(|_| true),
-        bad: 0,
-        ids: false,
-        known_for: 10.0,
-        quiet: 0.0..0.0,
-        lasts,
-        refreshes: Vec::new(),
-        hang_up: false,
-        processes: 1,
-        endpoint: false,
-        margin: None,
-        wall: |now| now,
-    }
-}
-
-impl Trouble {
-    pub fn issuer(mut self, issuer: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Self {
-        self.issuer = Box::new(issuer);
-        self
-    }
-
-    /// Which requests the API accepts on good paths.
-    pub fn api(mut self, api: impl Fn(&Seen) -> bool + Send + Sync + 'static) -> Self {
-        self.api = Box::new(api);
-        self
-    }
-
-    /// So many paths always answer 401, beside the others. They get their share of the requests, half of
-    /// them at most.
-    pub fn bad_paths(mut self, bad: usize) -> Self {
-        self.bad = bad;
-        self
-    }
-
-    /// Each request has a path of its own, and half of them always answer 401.
-    pub fn an_id_in_each_path(mut self) -> Self {
-        (self.bad, self.ids) = (1, true);
-        self
-    }
-
-    /// The first token was fetched, and accepted once, so long before.
-    pub fn known_for(mut self, known_for: Seconds) -> Self {
-        self.known_for = known_for;
-        self
-    }
-
-    /// Nobody has had a token before.
-    pub fn no_token_yet(self) -> Self {
-        self.known_for(0.0)
-    }
-
-    /// No requests then.
-    pub fn quiet(mut self, quiet: Range<Seconds>) -> Self {
-        self.quiet = quiet;
-        self
-    }
-
-    /// Somebody calls `refresh()` then.
-    pub fn refresh_at(mut self, at: Seconds) -> Self {
-        self.refreshes.push(at);
-        self
-    }
-
-    /// Callers leave while their request is being sent again.
-    pub fn retries_are_dropped(mut self) -> Self {
-        self.hang_up = true;
-        self
-    }
-
-    pub fn processes(mut self, processes: usize) -> Self {
-        self.processes = processes;
-        self
-    }
-
-    /// The issuer is behind `FetchToken`, which asks it more than once.
-    pub fn through_fetch_token(mut self) -> Self {
-        self.endpoint = true;
-        self
-    }
-
-    pub fn refresh_margin(mut self, margin: Seconds) -> Self {
-        self.margin = Some(margin);
-        self
-    }
-
-    /// What the wall clock shows.
-    pub fn wall_clock(mut self, wall: fn(Seconds) -> Seconds) -> Self {
-        self.wall = wall;
-        self
-    }
-}
+use crate::{
+    bodies::{Payload, REPLAY_LIMIT},
+    trouble::{Call, DAY, FETCH, LATENCY, Reply, Seconds, Seen, Trouble},
+};
 
 /// One trouble, being played.
 pub struct World {
