@@ -238,15 +238,17 @@ impl Tokens {
     /// which may be too young to be known everywhere. `refused`: the token it was refused with, if any.
     pub(super) fn hold_until(&self, refused: Option<u64>, now: Moment) -> Option<Instant> {
         let newest = self.newest().filter(|held| held.is_too_young(now.mono))?;
-        let doubtful = |held: Option<&Held>| held.is_none_or(|held| held.doubted);
+        let hopeless = |held: Option<&Held>| held.is_none_or(|held| held.doubted && !held.accepted);
         let hold = match refused {
             Some(refused) if refused == newest.generation() => {
-                self.row > 0 && doubtful(self.other(refused, now))
+                self.row > 0 && hopeless(self.other(refused, now))
             }
             Some(_) => true,
             None => {
                 let served = self.served.as_ref().map(Held::generation);
-                served == Some(newest.generation()) && doubtful(self.candidate.as_ref())
+                let candidate = self.candidate.as_ref();
+                let is_served = served == Some(newest.generation());
+                is_served && candidate.is_none_or(|candidate| candidate.doubted)
             }
         };
         hold.then(|| newest.since + SECOND)
