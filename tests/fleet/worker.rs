@@ -16,7 +16,7 @@ use redis::cluster::ClusterClientBuilder;
 use tokio::runtime;
 use tower::{Layer, ServiceExt};
 use tower_symbl_auth::{
-    SymblAuthLayer,
+    NotRetried, SymblAuthLayer,
     store::{FileStore, RedisStore},
 };
 
@@ -171,6 +171,9 @@ pub async fn request(layer: &SymblAuthLayer, origin: &str) -> Result<StatusCode,
     let client = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::get(format!("{origin}/good")).body(Empty::<Bytes>::new())?;
     let response = layer.layer(client).oneshot(request).await?;
+    if let Some(why) = response.extensions().get::<NotRetried>() {
+        eprintln!("handed back: {why}");
+    }
     Ok(response.status())
 }
 

@@ -83,8 +83,10 @@ async fn of_tokens_that_nobody_has_accepted_the_two_newest_are_kept() {
     assert_eq!(world.get("/a").await.status, 503);
     assert_eq!((world.sent(), world.served().await), (vec![3, 4], 4));
     world.answers(|_, token| if token == 4 { 401 } else { 503 });
-    assert_eq!(world.get("/b").await.status, 503);
-    assert_eq!(world.sent(), [4, 3]);
+    assert_eq!(world.get("/b").await.status, 401);
+    assert_eq!(world.sent(), [4, 4]);
+    assert_eq!(world.get("/c").await.status, 503);
+    assert_eq!(world.sent(), [3], "as the probe");
 }
 
 #[tokio::test(start_paused = true)]

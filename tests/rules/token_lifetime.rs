@@ -393,14 +393,33 @@ async fn the_endpoints_word_for_the_expiry_is_taken() {
 
 /// T4, N1
 #[tokio::test(start_paused = true)]
-async fn beside_a_candidate_the_next_refresh_waits_for_half_of_the_served_tokens_rest() {
-    let world = World::with_a_candidate().await; // whose served token has 500 s left
+async fn beside_a_candidate_that_ends_no_later_the_next_refresh_waits_for_half_of_the_rest() {
+    let issuer = Issuer::new(|call| async move {
+        let lifetime = if call == 2 { 400 } else { 1000 };
+        Ok(AccessToken::new(
+            format!("token-{call}"),
+            lifetime * SECOND,
+        )?)
+    });
+    let world = World::with(issuer, |builder| builder);
+    world.bring_the_candidate().await; // the served token has 500 s left
     for (wait, fetches) in [(248, 2), (5, 3)] {
         advance(wait * SECOND).await;
         world.upload("/good").await.accepted();
         assert_eq!(world.fetches(), fetches);
     }
     assert_eq!(world.issuer.reasons()[1..], [FetchReason::Early; 2]);
+}
+
+/// N1: it may only have to become known.
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_ends_later_and_is_still_to_be_tried_is_not_refreshed() {
+    let world = World::with_a_candidate().await; // whose served token has 500 s left
+    for _ in 0..4 {
+        advance(110 * SECOND).await;
+        world.upload("/good").await.accepted();
+    }
+    assert_eq!(world.fetches(), 2);
 }
 
 /// T4

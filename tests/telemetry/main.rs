@@ -248,8 +248,8 @@ fn of_a_request_left_unstamped_only_the_origin_is_told() {
     }
     let levels: Vec<_> = unstamped.iter().map(|event| event.get("level")).collect();
     assert_eq!(levels, ["WARN", "DEBUG"], "one warning for each server");
-    assert_eq!(told.metrics(), ["symbl_auth_unstamped_total"]);
-    assert_eq!(told.counter("symbl_auth_unstamped_total"), 2);
+    assert_eq!(told.metrics(), ["symbl_auth_unstamped_total{}"]);
+    assert_eq!(told.counter("symbl_auth_unstamped_total{}"), 2);
 }
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;

@@ -32,7 +32,7 @@ use gate::{Gate, Urgency};
 pub(crate) use paths::Key;
 use paths::{Limits, Paths};
 pub(crate) use rejection::{Answer, Refusal};
-use tokens::{Held, Place, Tokens};
+use tokens::{Held, Tokens};
 
 mod gate;
 mod paths;
@@ -471,8 +471,8 @@ impl Machine {
         }
         let stale = self.tokens.stale();
         let due = (self.tokens.served())
-            // A successor that is on trial is not thrown away for another one.
-            .filter(|_| !self.tokens.has_successor_on_trial())
+            // A successor that is still to be tried is not thrown away for another one.
+            .filter(|_| !self.tokens.has_successor())
             .map(|served| now.mono + now.until(served.due));
         let due = match (stale, due) {
             (Some(stale), Some(due)) => stale.min(due),
@@ -538,10 +538,8 @@ impl Machine {
         if fetching.refused.is_some() && unproven {
             self.tokens.count_replaced();
         }
-        let place = self.tokens.bring(held, reason == FetchReason::Forced, now);
-        if place == Place::Candidate {
-            self.tokens.put_off(now);
-        }
+        self.tokens.bring(held, reason == FetchReason::Forced, now);
+        self.tokens.put_off(now);
         let vouches = matches!(reason, FetchReason::Rejected | FetchReason::Forced) && same;
         if vouches && fetching.refused == Some(generation) {
             self.paths.fetch_brought_the_same(fetching.id, now.mono);

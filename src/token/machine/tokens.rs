@@ -109,15 +109,6 @@ impl Held {
     }
 }
 
-/// What became of a token that a fetch brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// It is one of those that were kept.
-    Same,
-    Served,
-    Candidate,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     served: Option<Held>,
@@ -331,11 +322,11 @@ impl Tokens {
 
 impl Tokens {
     /// A fetch brought a token. `at_once`: it was asked for, so that it is served without a trial.
-    pub(super) fn bring(&mut self, mut brought: Held, at_once: bool, now: Moment) -> Place {
+    pub(super) fn bring(&mut self, mut brought: Held, at_once: bool, now: Moment) {
         let secret = brought.live.token.expose_secret();
         if let Some(same) = self.generation_of(secret) {
             self.bring_same(same, brought, at_once, now.mono);
-            return Place::Same;
+            return;
         }
         self.newest = brought.generation();
         let served = self.served.take();
@@ -353,10 +344,8 @@ impl Tokens {
             brought.last_accepted = Some(now.mono);
             self.candidate = if keep_served { served } else { candidate };
             self.served = Some(brought);
-            Place::Served
         } else {
             (self.served, self.candidate) = (served, Some(brought));
-            Place::Candidate
         }
     }
 
@@ -432,8 +421,7 @@ impl Tokens {
         }
     }
 
-    /// The served token is in its time of refresh, and what came is a candidate: the next time is half of
-    /// the way to its end.
+    /// Should the served token still be due after a fetch, the next time is half of the way to its end.
     pub(super) fn put_off(&mut self, now: Moment) {
         if let Some(served) = &mut self.served {
             if now.has_reached(served.due) {
@@ -450,13 +438,11 @@ impl Tokens {
         (newer && candidate.refused.is_some()).then_some(candidate.stale)
     }
 
-    /// Whether the served token's successor is there already, and has been tried, to no avail so far.
-    pub(super) fn has_successor_on_trial(&self) -> bool {
+    /// Whether the served token's successor is there already, and still to be tried.
+    pub(super) fn has_successor(&self) -> bool {
         let both = self.served.as_ref().zip(self.candidate.as_ref());
         both.is_some_and(|(served, candidate)| {
-            candidate.generation() > served.generation()
-                && candidate.ends_later_than(served)
-                && candidate.refused.is_some()
+            candidate.generation() > served.generation() && candidate.ends_later_than(served)
         })
     }
 
