@@ -90,11 +90,11 @@ where
         let mut request = Request::from_parts(parts, ReplayBody::empty());
         let replay = record(&mut request, body, auth.replay_limit);
         // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
-        if !(replay.is_known_to_be_none() && auth.cache.is_fetching_after_rejection()) {
-            if let Some(stamp) = auth.cache.live() {
-                let shared = Arc::clone(&self.shared);
-                return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
-            }
+        if !(replay.is_known_to_be_none() && auth.cache.is_fetching_after_rejection())
+            && let Some(stamp) = auth.cache.live()
+        {
+            let shared = Arc::clone(&self.shared);
+            return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
         }
         self.ask(request, replay)
     }

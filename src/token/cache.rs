@@ -241,10 +241,10 @@ impl Shared {
         });
         let (told, in_flight) = self.step(|state, now| {
             let told = state.machine.fetched(now, id, outcome);
-            let in_flight = told.is_ok().then(|| state.in_flight.take()).flatten();
+            let in_flight = told.is_some().then(|| state.in_flight.take()).flatten();
             (told, in_flight)
         });
-        let (Ok((reason, ended, new)), Some(in_flight)) = (told, in_flight) else {
+        let (Some((reason, ended, new)), Some(in_flight)) = (told, in_flight) else {
             return; // it was lost before: whatever it brings is dropped
         };
         let told = match ended {

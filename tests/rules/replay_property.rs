@@ -57,7 +57,9 @@ fn frames(steps: &[Step]) -> Vec<Option<Bytes>> {
 
 /// The request under way, to be polled from anywhere; and its answer.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<(Option<Answer>, Option<Response<Full<Bytes>>>)>>);
+struct Sent(Arc<Mutex<State>>);
+
+type State = (Option<Answer>, Option<Response<Full<Bytes>>>);
 
 type Answer = BoxFuture<'static, Result<Response<Full<Bytes>>, BoxError>>;
 

@@ -15,8 +15,9 @@
 //! Meanwhile the rejected token is still served to others.
 
 use super::{
-    Ended, FetchReason, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate, no_runtime,
+    Ended, FetchReason, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate,
     tokens::RECENT,
+    wants::{self, no_runtime},
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};
 
@@ -116,7 +117,7 @@ impl Machine {
             Some(Ended::Brought(_, true)) => return Answer::HandBack(NotRetried::SameToken),
             Some(Ended::Failed(error)) => Some(NoFetch::Failed(error)),
             Some(Ended::TimedOut) => Some(NoFetch::Failed(timed_out())),
-            _ if waited.lost >= super::LOST => Some(NoFetch::Failed(gate::lost())),
+            _ if waited.lost >= wants::LOST => Some(NoFetch::Failed(gate::lost())),
             _ if self.is_trial(now, refusal) => None,
             // A fetch for another reason brought the same token, or there has been none.
             _ if self.wants_fetch(now, refused) => {

@@ -18,10 +18,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{gate::doubled, paths::Key};
+use super::{
+    held::{Held, SECOND},
+    paths::Key,
+    probes::Probing,
+};
 use crate::token::{clock::Moment, live::Live};
 
-const SECOND: Duration = Duration::from_secs(1);
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
 pub(super) const RECENT: Duration = Duration::from_secs(2);
 /// At what age a newest token must have been refused to be replaced, the second time in a row and on.
@@ -33,109 +36,17 @@ const PATIENCE: [Duration; 6] = [
     Duration::from_secs(80),
     Duration::from_secs(120),
 ];
-/// A refused candidate as old as that is replaced by a fetch of its own.
-const STALE: Duration = Duration::from_secs(120);
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const ANY_PATH_AFTER: Duration = Duration::from_secs(5);
-const REFUSED_BY: usize = 64;
-
-/// A token that is kept.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) live: Arc<Live>,
-    since: Instant,
-    /// When it is refreshed ahead of its end.
-    pub(super) due: Moment,
-    /// When it is replaced if it is a candidate that has been refused.
-    stale: Instant,
-    /// Since it took its place by turns, nobody having accepted it, it has to be accepted anew.
-    pub(super) proven: bool,
-    accepted: bool,
-    last_accepted: Option<Instant>,
-    /// Its last answer was a rejection.
-    pub(super) doubted: bool,
-    /// Its age when it was last refused.
-    refused: Option<Duration>,
-}
-
-impl Held {
-    pub(super) fn new(live: Arc<Live>, due: Moment, now: Moment) -> Self {
-        Self {
-            live,
-            since: now.mono,
-            due,
-            stale: now.mono + STALE,
-            proven: false,
-            accepted: false,
-            last_accepted: None,
-            doubted: false,
-            refused: None,
-        }
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.live.generation
-    }
-
-    pub(super) fn has_been_accepted(&self) -> bool {
-        self.accepted
-    }
-
-    pub(super) fn is_younger_than_a_second(&self, now: Instant) -> bool {
-        self.age(now) < SECOND
-    }
-
-    fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
-    }
-
-    fn ends_later_than(&self, other: &Self) -> bool {
-        self.live.ends.mono > other.live.ends.mono
-    }
-
-    pub(super) fn accepted_within(&self, period: Duration, now: Instant) -> bool {
-        let last = self.last_accepted;
-        last.is_some_and(|last| now.saturating_duration_since(last) < period)
-    }
-
-    /// Whether it has been refused, is not proven, and is in its first second.
-    fn is_too_young(&self, now: Instant) -> bool {
-        !self.proven && self.refused.is_some() && self.is_younger_than_a_second(now)
-    }
-
-    /// The endpoint handed it out once more.
-    fn renew(&mut self, live: Arc<Live>, due: Moment, now: Instant) {
-        (self.live, self.due, self.stale) = (live, due, now + STALE);
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    served: Option<Held>,
-    candidate: Option<Held>,
+    pub(super) served: Option<Held>,
+    pub(super) candidate: Option<Held>,
     /// That of the newest token there has been.
     pub(super) newest: u64,
-    probing: Probing,
+    pub(super) probing: Probing,
     turned: Option<Instant>,
     /// How many unproven tokens in a row have been replaced after their refusal.
     row: usize,
-}
-
-/// How the candidate is tried.
-#[derive(Debug, Default)]
-struct Probing {
-    probe: Option<Probe>,
-    probes: u64,
-    /// How many probes have been refused, and until when the next has to wait.
-    refused: u32,
-    rest_until: Option<Instant>,
-    refused_by: Vec<Key>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Probe {
-    id: u64,
-    since: Instant,
 }
 
 // === what there is ===
@@ -251,73 +162,6 @@ impl Tokens {
     }
 }
 
-// === probes ===
-
-impl Tokens {
-    /// From when on the next request may be a probe, if any may.
-    pub(super) fn probe_due(&self, now: Moment) -> Option<Instant> {
-        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
-        let worth = candidate.ends_later_than(served) || served.doubted;
-        if !worth || now.has_reached(candidate.live.expires) {
-            return None;
-        }
-        let given_up = self.probing.probe.map(|probe| probe.since + ANSWER_WITHIN);
-        Some(given_up.max(self.probing.rest_until).unwrap_or(now.mono))
-    }
-
-    /// Makes a request of that path the probe, if it may be one.
-    pub(super) fn probe(&mut self, path: &Key, now: Moment) -> Option<(Arc<Live>, u64)> {
-        if self.probe_due(now).is_none_or(|due| now.mono < due) {
-            return None;
-        }
-        let candidate = self.candidate.as_ref()?;
-        let has_refused = self.probing.refused_by.contains(path);
-        if has_refused && candidate.age(now.mono) < ANY_PATH_AFTER {
-            return None;
-        }
-        let live = Arc::clone(&candidate.live);
-        Some((live, self.begin_probe(now.mono)))
-    }
-
-    pub(super) fn begin_probe(&mut self, now: Instant) -> u64 {
-        self.probing.probes += 1;
-        let id = self.probing.probes;
-        self.probing.probe = Some(Probe { id, since: now });
-        id
-    }
-
-    /// The probe was answered, dropped or failed. Whether it was the one that is waited for.
-    pub(super) fn end_probe(&mut self, id: u64) -> bool {
-        let ended = self.probing.probe.take_if(|probe| probe.id == id);
-        ended.is_some()
-    }
-
-    fn rest(&mut self, now: Instant) {
-        let probing = &mut self.probing;
-        let rest = doubled(SECOND, probing.refused, Duration::from_secs(60));
-        probing.refused = probing.refused.saturating_add(1);
-        probing.rest_until = Some(now + rest);
-    }
-
-    /// The served token was refused as well, for a request that had been a probe: that says nothing of
-    /// the candidate, unless that is very young.
-    pub(super) fn unrest(&mut self, now: Instant) {
-        let candidate = self.candidate.as_ref();
-        if candidate.is_some_and(|candidate| candidate.age(now) >= SECOND) {
-            self.probing.refused = self.probing.refused.saturating_sub(1);
-            self.probing.rest_until = None;
-        }
-    }
-
-    fn forget_probes(&mut self) {
-        let probes = self.probing.probes;
-        self.probing = Probing {
-            probes,
-            ..Probing::default()
-        };
-    }
-}
-
 // === what happens ===
 
 impl Tokens {
@@ -402,9 +246,8 @@ impl Tokens {
         held.refused = held.refused.max(Some(held.age(now)));
         held.doubted |= counts;
         let is_candidate = self.candidate.as_ref().map(Held::generation) == Some(generation);
-        let refused_by = &mut self.probing.refused_by;
-        if is_candidate && refused_by.len() < REFUSED_BY && !refused_by.contains(path) {
-            refused_by.push(Arc::clone(path));
+        if is_candidate {
+            self.probing.refused_by(path);
         }
     }
 
@@ -423,11 +266,11 @@ impl Tokens {
 
     /// Should the served token still be due after a fetch, the next time is half of the way to its end.
     pub(super) fn put_off(&mut self, now: Moment) {
-        if let Some(served) = &mut self.served {
-            if now.has_reached(served.due) {
-                let rest = now.until(served.live.ends);
-                served.due = now.after((rest / 2).max(Duration::from_secs(10)));
-            }
+        if let Some(served) = &mut self.served
+            && now.has_reached(served.due)
+        {
+            let rest = now.until(served.live.ends);
+            served.due = now.after((rest / 2).max(Duration::from_secs(10)));
         }
     }
 

@@ -440,10 +440,10 @@ impl World {
         let path = it.path;
         let now = self.now;
         let within = |period: &super::trouble::Period| period.contains(&now);
-        if let Some((share, _)) = self.trouble.fails.as_ref().filter(|(_, it)| within(it)) {
-            if self.rng.f64() < *share {
-                return Said::Nothing;
-            }
+        if let Some((share, _)) = self.trouble.fails.as_ref().filter(|(_, it)| within(it))
+            && self.rng.f64() < *share
+        {
+            return Said::Nothing;
         }
         let bad_node = self.trouble.bad_node.as_ref().filter(|(_, it)| within(it));
         if bad_node.is_some_and(|(share, _)| self.rng.f64() < *share)
@@ -715,7 +715,7 @@ impl World {
         });
         let failed = outcome.is_err();
         let told = self.machine.fetched(now, id, outcome);
-        let Ok((_, ended, _)) = told else {
+        let Some((_, ended, _)) = told else {
             return self.breaks("a fetch that is under way is not known".into());
         };
         if let (Ended::Brought(live, _), Some(place)) = (&ended, place) {
@@ -759,10 +759,10 @@ impl World {
         self.shown.generation = plan.live.as_ref().map(|live| live.generation);
         self.shown.ask = plan.ask.min(mono + SECOND / 10);
         self.shown.listen = plan.listen;
-        if let Some((id, reason)) = plan.fetching {
-            if self.fetching != Some(id) {
-                self.starts(id, reason, plan.after_rejection);
-            }
+        if let Some((id, reason)) = plan.fetching
+            && self.fetching != Some(id)
+        {
+            self.starts(id, reason, plan.after_rejection);
         }
         if self.fetching != plan.fetching.map(|(id, _)| id) {
             self.fetching = None;

@@ -1,0 +1,204 @@
+//! Fetches: when one is started without a rejection, and what becomes of what it brings.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::{AccessToken, Ended, FetchReason, Held, Machine, Moment, OVERDUE, Urgency};
+use crate::{TokenError, TokenErrorKind, token::live::Live};
+
+/// The fetch under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetching {
+    pub(crate) id: u64,
+    pub(crate) reason: FetchReason,
+    pub(super) since: Moment,
+    /// A rejection started or joined it.
+    pub(crate) after_rejection: bool,
+    /// It was started since some path refuses the token of that generation.
+    pub(super) refused: Option<u64>,
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    pub(crate) token: AccessToken,
+    /// The header's value that carries it.
+    pub(crate) value: HeaderValue,
+    /// What is left of its life.
+    pub(crate) remaining: Duration,
+    /// What was left of it when its request was sent.
+    pub(crate) lifetime: Duration,
+}
+
+impl Machine {
+    pub(super) fn refresh_ahead(&mut self, now: Moment, can_fetch: bool) {
+        if can_fetch && self.refresh_due(now).is_some_and(|due| due <= now.mono) {
+            self.start(now, FetchReason::Early);
+        }
+    }
+
+    /// When the next refresh ahead is to be made, unless a fetch is under way.
+    pub(super) fn refresh_due(&self, now: Moment) -> Option<Instant> {
+        if self.fetching.is_some() {
+            return None;
+        }
+        let stale = self.tokens.stale();
+        let due = (self.tokens.served())
+            // A successor that is still to be tried is not thrown away for another one.
+            .filter(|_| !self.tokens.has_successor())
+            .map(|served| now.mono + now.until(served.due));
+        let due = match (stale, due) {
+            (Some(stale), Some(due)) => stale.min(due),
+            (stale, due) => stale.or(due)?,
+        };
+        Some(self.gate.opens().map_or(due, |opens| opens.max(due)))
+    }
+
+    /// How long until a refresh ahead may be due, or the token's end.
+    pub(crate) fn until_refresh(&self, now: Moment) -> Duration {
+        let end = self
+            .tokens
+            .served()
+            .map(|served| now.until(served.live.expires));
+        let due = self.refresh_due(now);
+        let due = due.map(|due| due.saturating_duration_since(now.mono));
+        end.unwrap_or_default().min(due.unwrap_or(OVERDUE))
+    }
+
+    pub(super) fn start(&mut self, now: Moment, reason: FetchReason) -> u64 {
+        self.fetches += 1;
+        self.fetching = Some(Fetching {
+            id: self.fetches,
+            reason,
+            since: now,
+            after_rejection: false,
+            refused: None,
+        });
+        self.fetches
+    }
+
+    /// The fetch ended. `None`: it is not the one under way, and what it brought is of no use. Else its
+    /// reason, and what to tell those who wait for it; the flag says that its token is a new one.
+    pub(crate) fn fetched(
+        &mut self,
+        now: Moment,
+        id: u64,
+        outcome: Result<Brought, TokenError>,
+    ) -> Option<(FetchReason, Ended, bool)> {
+        let Some(fetching) = self.fetching.take_if(|fetching| fetching.id == id) else {
+            self.dropped.extend(outcome.err());
+            return None;
+        };
+        let (ended, new) = match outcome.and_then(expired_on_arrival) {
+            Ok(brought) => self.brought(now, &fetching, brought),
+            Err(error) => {
+                if fetching.refused.is_some() {
+                    self.limits.give_back();
+                    self.paths.fetch_failed(id);
+                }
+                let failed = self.gate.failed(now.mono, error.clone(), &mut self.rng);
+                self.dropped.extend(failed);
+                let urgency = match self.tokens.live(now) {
+                    Some(_) => Urgency::NotUrgent,
+                    None => Urgency::Urgent,
+                };
+                let told = self.gate.closed(now.mono, urgency);
+                (Ended::Failed(told.unwrap_or(error)), false)
+            }
+        };
+        self.settle(now);
+        Some((fetching.reason, ended, new))
+    }
+
+    pub(super) fn brought(
+        &mut self,
+        now: Moment,
+        fetching: &Fetching,
+        brought: Brought,
+    ) -> (Ended, bool) {
+        self.dropped.extend(self.gate.open());
+        self.hear(now.mono);
+        let reason = fetching.reason;
+        let Brought {
+            token,
+            value,
+            remaining,
+            lifetime,
+        } = brought;
+        let secret = token.expose_secret();
+        let (same, generation) = match self.tokens.generation_of(secret) {
+            Some(generation) => (true, generation),
+            None => (false, self.tokens.newest + 1),
+        };
+        let ends = now.after(remaining);
+        let served = self.tokens.served();
+        let no_later = same || served.is_some_and(|it| ends.mono <= it.live.ends.mono);
+        let due = if reason == FetchReason::Early && no_later {
+            // The endpoint caches: asked any sooner, it would hand out the same once more.
+            now.after((remaining / 2).max(Duration::from_secs(10)))
+        } else {
+            let margin = refresh_margin(lifetime, self.margin, &mut self.rng);
+            now.after(remaining.saturating_sub(margin))
+        };
+        let live = Arc::new(Live {
+            value,
+            token,
+            generation,
+            expires: now.after(remaining.saturating_sub(hard_margin(lifetime))),
+            ends,
+            ask: now.mono,
+        });
+        let held = Held::new(live, due, now);
+        let unproven = self.tokens.newest().is_some_and(|newest| !newest.proven);
+        if fetching.refused.is_some() && unproven {
+            self.tokens.count_replaced();
+        }
+        self.tokens.bring(held, reason == FetchReason::Forced, now);
+        self.tokens.put_off(now);
+        let vouches = matches!(reason, FetchReason::Rejected | FetchReason::Forced) && same;
+        if vouches && fetching.refused == Some(generation) {
+            self.paths.fetch_brought_the_same(fetching.id, now.mono);
+        } else {
+            self.paths.fetch_brought(fetching.id, generation);
+        }
+        let held = self.tokens.get(generation);
+        let live = held.expect("what was brought is kept").live.clone();
+        (Ended::Brought(live, vouches), !same)
+    }
+
+    /// The fetch was lost with its runtime.
+    pub(crate) fn lost(&mut self, now: Moment, id: u64) {
+        if let Some(fetching) = self.fetching.take_if(|fetching| fetching.id == id) {
+            self.gate.lost(now.mono, &mut self.rng);
+            if fetching.refused.is_some() {
+                self.limits.give_back();
+                self.paths.fetch_failed(id);
+            }
+        }
+        self.settle(now);
+    }
+}
+
+fn expired_on_arrival(brought: Brought) -> Result<Brought, TokenError> {
+    if brought.remaining.is_zero() {
+        return Err(TokenError::new(
+            TokenErrorKind::InvalidResponse,
+            "the token had expired when it arrived",
+        ));
+    }
+    Ok(brought)
+}
+
+/// A request must arrive before its token expires.
+fn hard_margin(lifetime: Duration) -> Duration {
+    (lifetime / 20).min(Duration::from_secs(10))
+}
+
+/// How long before its end a token is refreshed: up to 20 % longer at random, so that a fleet spreads.
+fn refresh_margin(lifetime: Duration, user: Option<Duration>, rng: &mut Rng) -> Duration {
+    let margin = user.unwrap_or(Duration::from_secs(3600)).min(lifetime / 2);
+    margin.mul_f64(1.0 + 0.2 * rng.f64())
+}
