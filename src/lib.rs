@@ -36,6 +36,8 @@
 #![forbid(unsafe_code)]
 
 mod credentials;
+#[cfg(any(feature = "client", feature = "redis-store"))]
+mod crypto;
 mod error;
 mod fetch;
 pub mod integrations;

@@ -205,6 +205,7 @@ fn equivalent<'a>(
 }
 
 /// Whether a request's URI names a server at all, and which: for telling that it goes without a token.
+#[cfg(feature = "tracing")]
 pub(crate) fn server(uri: &Uri) -> Option<String> {
     Some(canonical(uri.scheme_str()?, uri.authority()?))
 }

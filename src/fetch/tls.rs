@@ -4,9 +4,12 @@
 use std::sync::{Arc, OnceLock};
 
 use hyper_rustls::ConfigBuilderExt;
-use rustls::{ClientConfig, crypto::CryptoProvider};
+use rustls::ClientConfig;
 
-use crate::TokenError;
+use crate::{
+    TokenError,
+    crypto::{MISSING, provider},
+};
 
 /// Reading the roots takes milliseconds and 100 kB: a thousand clients do so once.
 static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
@@ -16,12 +19,7 @@ pub(super) fn config() -> Result<Arc<ClientConfig>, TokenError> {
     if let Some(config) = CONFIG.get() {
         return Ok(Arc::clone(config));
     }
-    let provider = provider().ok_or_else(|| {
-        TokenError::internal(
-            "rustls has no crypto provider: enable the feature `ring` or `aws-lc-rs`, \
-             or install a default for the process",
-        )
-    })?;
+    let provider = provider().ok_or_else(|| TokenError::internal(MISSING))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(ConfigBuilderExt::try_with_platform_verifier)
@@ -32,23 +30,6 @@ pub(super) fn config() -> Result<Arc<ClientConfig>, TokenError> {
         })?
         .with_no_client_auth();
     Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
-}
-
-/// The process's default; else the one that a feature names, which then becomes the default.
-///
-/// To make it the default is what rustls's own `ClientConfig::builder()` does with the provider that its
-/// features name. Where they name two (ours one, another crate's the other) it panics instead, unless
-/// somebody has decided: so this decides. It cannot for what comes before it; to leave rustls's features
-/// alone there is `client` without `ring`. (A ring provider outside of rustls's features comes with 0.24.)
-fn provider() -> Option<Arc<CryptoProvider>> {
-    if CryptoProvider::get_default().is_none() {
-        #[cfg(feature = "aws-lc-rs")]
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // It fails if another thread was faster, whose choice then is as good.
-    }
-    CryptoProvider::get_default().cloned()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     token::{
         cache::{Config, TokenCache},
         clock::Clock,
-        service::{Fetch, erase},
+        service::Fetch,
     },
 };
 
@@ -148,7 +148,7 @@ impl Builder {
             let fetched = fetch(request);
             async move { Ok::<_, crate::TokenError>(fetched.await?.token) }
         });
-        self.fetch = erase(crate::store::Shared::new(service, store, key));
+        self.fetch = crate::token::service::erase(crate::store::Shared::new(service, store, key));
         self
     }
 

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 
 use crate::{
     AccessToken, NotRetried, Origin, TokenError, TokenRequest,
-    origin::{allows, allows_handshake},
+    origin::allows_handshake,
     replay::head::key,
     telemetry,
     token::{PATIENT, Refusal, cache::TokenCache},
@@ -250,7 +250,7 @@ impl SymblAuthLayer {
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
         let headers = http::HeaderMap::new();
-        allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
+        crate::origin::allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
     }
 
     /// The API accepted that token, which [`authorize`](Self::authorize) stamped a request with.

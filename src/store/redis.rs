@@ -63,7 +63,8 @@ impl RedisStore {
     pub async fn connect(url: impl AsRef<str>) -> Result<Self, BoxError> {
         let url = url.as_ref();
         if url.starts_with("rediss:") {
-            use_ring();
+            // The redis crate takes the process's default.
+            crate::crypto::provider().ok_or(crate::crypto::MISSING)?;
         }
         Ok(Self::over(Reconnecting::new(url)?))
     }
@@ -248,14 +249,6 @@ impl Connection for Reconnecting {
 
 /// For a connection, and for an answer. An operation has 1 s in all.
 const LONGEST: Duration = Duration::from_millis(900);
-
-/// Which of rustls' providers `rediss://` is to use, unless the process has said so.
-fn use_ring() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may be first, with one that is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-}
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
