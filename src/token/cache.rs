@@ -323,7 +323,7 @@ impl Shared {
     fn publish(&self, live: Option<Arc<Live>>, ask: Instant, now: Instant) {
         let ask = ask.min(now + WALL_EVERY);
         let shown = self.live.load();
-        let stays = match (&live, &*shown) {
+        let stays = match (&live, shown.as_ref()) {
             (None, None) => true,
             (Some(live), Some(shown)) => {
                 let same = live.generation == shown.generation
