@@ -161,10 +161,11 @@ pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool
     match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
             let is_written = |origin: &&Origin| origin.is_written(scheme, authority);
-            let is_plain = || matches!(scheme.as_str(), "https" | "http");
-            (origins.iter().find(is_written))
-                .or_else(|| is_plain().then(|| equivalent(origins, scheme, authority))?)
-                .is_some_and(|origin| is_host(origin, headers))
+            match origins.iter().find(is_written) {
+                Some(_) if headers.is_empty() => true,
+                Some(origin) => is_host(origin, headers),
+                None => allows_equivalent(origins, scheme, authority, headers),
+            }
         }
         // The authority form of CONNECT: what follows on that connection is not ours to see.
         (None, Some(_)) => false,
@@ -184,6 +185,18 @@ pub(crate) fn allows_handshake(origins: &[Origin], uri: &Uri, headers: &HeaderMa
         }
         _ => allows(origins, uri, headers),
     }
+}
+
+#[cold]
+fn allows_equivalent(
+    origins: &[Origin],
+    scheme: &Scheme,
+    authority: &Authority,
+    headers: &HeaderMap,
+) -> bool {
+    let is_plain = matches!(scheme.as_str(), "https" | "http");
+    let origin = equivalent(origins, scheme, authority).filter(|_| is_plain);
+    origin.is_some_and(|origin| is_host(origin, headers))
 }
 
 #[inline]

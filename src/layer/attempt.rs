@@ -105,7 +105,7 @@ impl<S, B> Retry<S, B> {
     #[inline]
     pub(super) fn answered<R>(&self, response: &Response<R>) {
         let cache = &self.shared.auth.cache;
-        if (cache.listens() || self.probe.is_some()) && is_acceptance(response) {
+        if cache.listens() && is_acceptance(response) {
             cache.accepted(self.generation, || Some(self.replay.key()));
         }
     }

@@ -16,12 +16,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        Self {
-            extensions: request.extensions().clone(),
-            ..Self::with(request, Packed::new(request.headers()))
-        }
+        let extensions = request.extensions().clone();
+        Self::with(request, extensions, Packed::new(request.headers()))
     }
 
     /// What is of use even if the request will not be sent again: what its key is made of.
@@ -31,16 +29,17 @@ impl Head {
             Some(_) => None,
         };
         let host = host.map(|host| (HOST, host.clone()));
-        Self::with(request, Packed::new(&host.into_iter().collect()))
+        let headers = Packed::new(&host.into_iter().collect());
+        Self::with(request, Extensions::new(), headers)
     }
 
-    #[inline]
-    fn with<B>(request: &Request<B>, headers: Packed) -> Self {
+    #[inline(always)]
+    fn with<B>(request: &Request<B>, extensions: Extensions, headers: Packed) -> Self {
         Self {
             method: request.method().clone(),
             version: request.version(),
             uri: request.uri().clone(),
-            extensions: Extensions::new(),
+            extensions,
             headers,
         }
     }

@@ -118,7 +118,7 @@ impl<B> From<Other<B>> for ReplayBody<B> {
 
 /// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
 /// to record the body, unless it is in memory.
-#[inline]
+#[inline(always)]
 pub(crate) fn record<B>(request: &mut Request<ReplayBody<B>>, body: B, limit: usize) -> Replay<B>
 where
     B: Body + Unpin,
@@ -150,7 +150,7 @@ where
 }
 
 impl<B> Replay<B> {
-    #[inline]
+    #[inline(always)]
     fn new(request: &Request<ReplayBody<B>>, kept: Kept<B>) -> Self {
         Self {
             head: Head::of(request),

@@ -38,15 +38,13 @@ use super::{
 };
 use crate::{
     TokenError,
-    sync::{ArcSwapOption, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::{ArcSwapOption, AtomicBool, Mutex, MutexGuard, Ordering},
     telemetry,
 };
 
 /// Reading the wall clock costs as much as all the rest of a look at the token. Where interleavings are
 /// explored, each request does.
 const WALL_EVERY: Duration = Duration::from_millis(if cfg!(shuttle) { 0 } else { 100 });
-/// How often one accepted answer is told, if that is enough.
-const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
 /// What the cache is made of; see [`Builder`](crate::Builder).
 pub(crate) struct Config {
@@ -65,13 +63,11 @@ pub(crate) struct TokenCache {
 pub(super) struct Shared {
     /// The served token, while it is live.
     live: ArcSwapOption<Live>,
-    /// Whether accepted answers are told: 0, no; 1, each; else one, from that many milliseconds after
-    /// `start` on.
-    listen: AtomicU64,
+    /// Whether the next accepted answer is told.
+    listens: AtomicBool,
     /// Whether a fetch is under way that a rejection started or joined.
     after_rejection: AtomicBool,
     state: Mutex<State>,
-    start: Instant,
     served: watch::Sender<Served>,
     pub(super) config: Config,
     me: Weak<Self>,
@@ -91,7 +87,8 @@ pub(super) struct State {
     in_flight: Option<InFlight>,
     /// Those who are held for the newest token.
     held: Option<HeldFor>,
-    next_sample: Instant,
+    /// When the next accepted answer is told, if one in a while is enough.
+    pub(super) next_sample: Instant,
     /// The generation that is served, and how often that has changed.
     served: Option<u64>,
     changes: u64,
@@ -124,21 +121,19 @@ pub(crate) enum WaitFor {
 
 impl TokenCache {
     pub(crate) fn new(config: Config) -> Self {
-        let start = Instant::now();
         let state = State {
             machine: Machine::new(config.margin, Rng::new()),
             in_flight: None,
             held: None,
-            next_sample: start,
+            next_sample: Instant::now(),
             served: None,
             changes: 0,
         };
         let shared = Arc::new_cyclic(|me| Shared {
             live: ArcSwapOption::empty(),
-            listen: AtomicU64::new(0),
+            listens: AtomicBool::new(false),
             after_rejection: AtomicBool::new(false),
             state: Mutex::new(state),
-            start,
             served: watch::Sender::default(),
             config,
             me: me.clone(),
@@ -152,7 +147,7 @@ impl TokenCache {
     pub(crate) fn live(&self) -> Option<Stamp> {
         let live = self.shared.live.load();
         let live = live.as_ref()?;
-        (Instant::now() < live.ask).then(|| Stamp::new(live, None))
+        (Instant::now() < live.ask).then(|| Stamp::new(live))
     }
 
     /// Whether a request that cannot be sent again had better ask before it goes.
@@ -164,11 +159,7 @@ impl TokenCache {
     /// Whether an accepted answer is to be told.
     #[inline]
     pub(crate) fn listens(&self) -> bool {
-        match self.shared.listen.load(Ordering::Relaxed) {
-            0 => false,
-            1 => true,
-            from => self.shared.millis(Instant::now()) >= from,
-        }
+        self.shared.listens.load(Ordering::Relaxed)
     }
 }
 
@@ -266,11 +257,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn millis(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.start).as_millis();
-        u64::try_from(since).unwrap_or(u64::MAX)
-    }
-
     /// What is left of the live token's life; zero without one.
     fn life_left(&self) -> Duration {
         let live = self.live.load();
@@ -301,12 +287,13 @@ impl Shared {
         }
         self.after_rejection
             .store(plan.after_rejection, Ordering::Relaxed);
-        let listen = match plan.listen {
-            Listen::No => 0,
-            Listen::Always => 1,
-            Listen::Sometimes => self.millis(state.next_sample).max(2),
+        // A request asks ten times a second at least, if there are any, and so this is set as often.
+        let listens = match plan.listen {
+            Listen::No => false,
+            Listen::Sometimes => now.mono >= state.next_sample,
+            Listen::Always => true,
         };
-        self.listen.store(listen, Ordering::Relaxed);
+        self.listens.store(listens, Ordering::Relaxed);
         let served = plan.live.as_ref().map(|live| live.generation);
         if served.is_some() && served != state.served {
             state.served = served;
@@ -362,11 +349,6 @@ impl State {
             },
             _ => WaitFor::Nothing,
         }
-    }
-
-    /// An accepted answer is told: the next that is of interest comes a while later.
-    pub(super) fn sampled(&mut self, now: Instant) {
-        self.next_sample = now + SAMPLE_EVERY;
     }
 }
 

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{NotRetried, TokenError, rt, telemetry};
 
+/// How often one accepted answer is told, if that is enough.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -71,7 +73,10 @@ impl TokenCache {
                     let cache = self.clone();
                     Box::new(Probe { cache, id })
                 });
-                Ok(Asked::Stamp(Stamp::new(&live, probe)))
+                Ok(Asked::Stamp(Stamp {
+                    probe,
+                    ..Stamp::new(&live)
+                }))
             }
             Want::Fail(error) => Err(error),
             Want::Wait(_) => Ok(Asked::Wait(wait)),
@@ -144,17 +149,17 @@ impl TokenCache {
         let live = self
             .shared
             .step(|state, now| state.machine.pick(now, generation, refused))?;
-        Some(Stamp::new(&live, None))
+        Some(Stamp::new(&live))
     }
 }
 
 impl Stamp {
     #[inline]
-    pub(super) fn new(live: &Live, probe: Option<Box<Probe>>) -> Self {
+    pub(super) fn new(live: &Live) -> Self {
         Self {
             value: live.value.clone(),
             generation: live.generation,
-            probe,
+            probe: None,
         }
     }
 }
@@ -247,7 +252,7 @@ impl TokenCache {
     pub(crate) fn accepted(&self, generation: u64, path: impl FnOnce() -> Option<Key>) {
         self.shared.step(|state, now| {
             state.machine.accepted(now, generation, path, false);
-            state.sampled(now.mono);
+            state.next_sample = now.mono + SAMPLE_EVERY;
         });
     }
 

@@ -82,8 +82,8 @@ struct Issued {
 struct Shown {
     generation: Option<u64>,
     ask: Instant,
-    listen: Listen,
-    sampled: Duration,
+    listens: bool,
+    next_sample: Duration,
 }
 
 /// What callers saw.
@@ -133,8 +133,8 @@ impl World {
         let shown = Shown {
             generation: None,
             ask: start.mono,
-            listen: Listen::No,
-            sampled: Duration::ZERO,
+            listens: false,
+            next_sample: Duration::ZERO,
         };
         let mut world = Self {
             rng: Rng::with_seed(seed ^ 0x5EED),
@@ -482,14 +482,10 @@ impl World {
                     }
                     return self.rejected(request, refusal);
                 }
-                let listens = match self.shown.listen {
-                    Listen::No => false,
-                    Listen::Always => true,
-                    Listen::Sometimes => self.now >= self.shown.sampled + SECOND / 10,
-                };
-                if said == Said::Yes && (listens || probe.is_some()) {
-                    self.shown.sampled = self.now;
+                let listens = self.shown.listens;
+                if said == Said::Yes && listens {
                     self.seen.accepted = true;
+                    self.shown.next_sample = self.now + SECOND / 10;
                     self.machine.accepted(now, generation, || Some(key), false);
                     self.follow();
                 }
@@ -758,7 +754,11 @@ impl World {
         let mono = self.moment().mono;
         self.shown.generation = plan.live.as_ref().map(|live| live.generation);
         self.shown.ask = plan.ask.min(mono + SECOND / 10);
-        self.shown.listen = plan.listen;
+        self.shown.listens = match plan.listen {
+            Listen::No => false,
+            Listen::Sometimes => self.now >= self.shown.next_sample,
+            Listen::Always => true,
+        };
         if let Some((id, reason)) = plan.fetching
             && self.fetching != Some(id)
         {
