@@ -55,7 +55,7 @@ impl Head {
         request
     }
 
-    /// What the book of rejections knows the request by.
+    /// What the path is known by among those that reject.
     pub(super) fn key(&self) -> Arc<str> {
         key(&self.method, &self.uri, &self.headers.unpack())
     }

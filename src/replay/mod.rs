@@ -164,7 +164,7 @@ impl<B> Replay<B> {
         matches!(self.kept, Kept::Nothing)
     }
 
-    /// What the book of rejections knows the request by.
+    /// What the path is known by among those that reject.
     pub(crate) fn key(&self) -> Arc<str> {
         self.head.key()
     }

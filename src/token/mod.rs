@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 use clock::Moment;
 
+mod answers;
 pub(crate) mod cache;
 pub(crate) mod clock;
 mod fetching;
@@ -20,15 +21,16 @@ mod interleavings;
 mod live;
 pub(crate) mod machine;
 pub(crate) mod service;
-
 #[cfg(all(test, not(shuttle)))]
 mod simulation;
+mod step;
 mod waiting;
 
-pub(crate) use cache::WaitFor;
+pub(crate) use answers::Rejection;
 pub(crate) use machine::{Ended, Key, PATIENT, Refusal, Waited};
 pub use service::{FetchReason, TokenRequest};
-pub(crate) use waiting::{Asked, Probe, Rejection, Stamp, wait_for};
+pub(crate) use step::WaitFor;
+pub(crate) use waiting::{Asked, Probe, Stamp, wait_for};
 
 /// An access token and how long it is good for.
 ///

@@ -42,6 +42,7 @@ mod fetch;
 mod gate;
 mod held;
 mod paths;
+mod patience;
 mod probes;
 mod rejection;
 mod tokens;

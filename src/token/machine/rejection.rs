@@ -87,7 +87,7 @@ impl Machine {
         let newest = self.tokens.newest();
         let young = newest.is_some_and(|newest| newest.is_younger_than_a_second(now.mono));
         let too_soon = first.is_some() && young;
-        if !too_soon && !self.is_trial(now, refusal) && self.wants_fetch(now, refusal.generation) {
+        if !too_soon && !self.is_probe(now, refusal) && self.wants_fetch(now, refusal.generation) {
             // Whether there is to be one or not, this request goes back.
             let _ = self.fetch_for(now, refusal, can_fetch, false);
         }
@@ -118,7 +118,7 @@ impl Machine {
             Some(Ended::Failed(error)) => Some(NoFetch::Failed(error)),
             Some(Ended::TimedOut) => Some(NoFetch::Failed(timed_out())),
             _ if waited.lost >= wants::LOST => Some(NoFetch::Failed(gate::lost())),
-            _ if self.is_trial(now, refusal) => None,
+            _ if self.is_probe(now, refusal) => None,
             // A fetch for another reason brought the same token, or there has been none.
             _ if self.wants_fetch(now, refused) => {
                 match self.fetch_for(now, refusal, can_fetch, restarted) {
@@ -158,8 +158,8 @@ impl Machine {
         }
     }
 
-    /// Whether it was the candidate that was on trial: then its refusal is not worth a fetch.
-    fn is_trial(&self, now: Moment, refusal: &Refusal) -> bool {
+    /// Whether it was a probe, with another token left to try: then its refusal is not worth a fetch.
+    fn is_probe(&self, now: Moment, refusal: &Refusal) -> bool {
         refusal.probe.is_some() && self.tokens.other(refusal.generation, now).is_some()
     }
 

@@ -18,25 +18,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    held::{Held, SECOND},
-    paths::Key,
-    probes::Probing,
-};
+use super::{held::Held, paths::Key, probes::Probing};
 use crate::token::{clock::Moment, live::Live};
 
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
 pub(super) const RECENT: Duration = Duration::from_secs(2);
-/// At what age a newest token must have been refused to be replaced, the second time in a row and on.
-const PATIENCE: [Duration; 6] = [
-    SECOND,
-    Duration::from_secs(10),
-    Duration::from_secs(20),
-    Duration::from_secs(40),
-    Duration::from_secs(80),
-    Duration::from_secs(120),
-];
-
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     pub(super) served: Option<Held>,
@@ -46,7 +32,7 @@ pub(super) struct Tokens {
     pub(super) probing: Probing,
     turned: Option<Instant>,
     /// How many unproven tokens in a row have been replaced after their refusal.
-    row: usize,
+    pub(super) row: usize,
 }
 
 // === what there is ===
@@ -109,63 +95,10 @@ impl Tokens {
     }
 }
 
-// === patience ===
-
-impl Tokens {
-    /// Whether the newest token is to be replaced, now that a token has been refused.
-    pub(super) fn is_to_be_replaced(&self, refused: u64, now: Instant) -> bool {
-        let Some(newest) = self.newest() else {
-            return true;
-        };
-        if newest.proven {
-            return newest.generation() == refused;
-        }
-        if self.get(refused).is_none() {
-            return false; // it counts only against the token that it was about
-        }
-        let Some(age) = newest.refused else {
-            return false;
-        };
-        let patience = (self.row.checked_sub(1)).map(|row| PATIENCE[row.min(PATIENCE.len() - 1)]);
-        let old_enough = patience.is_none_or(|patience| age > patience);
-        let mut others = self.served.iter().chain(&self.candidate);
-        let other = others.find(|held| held.generation() != newest.generation());
-        let other_works = other.is_some_and(|other| {
-            other.accepted && (!other.doubted || other.accepted_within(RECENT, now))
-        });
-        old_enough && !other_works
-    }
-
-    /// Until when a request has to be held that could only take a token which has been refused, and
-    /// which may be too young to be known everywhere. `refused`: the token it was refused with, if any.
-    pub(super) fn hold_until(&self, refused: Option<u64>, now: Moment) -> Option<Instant> {
-        let newest = self.newest().filter(|held| held.is_too_young(now.mono))?;
-        let hopeless = |held: Option<&Held>| held.is_none_or(|held| held.doubted && !held.accepted);
-        let hold = match refused {
-            Some(refused) if refused == newest.generation() => {
-                self.row > 0 && hopeless(self.other(refused, now))
-            }
-            Some(_) => true,
-            None => {
-                let served = self.served.as_ref().map(Held::generation);
-                let candidate = self.candidate.as_ref();
-                let is_served = served == Some(newest.generation());
-                is_served && candidate.is_none_or(|candidate| candidate.doubted)
-            }
-        };
-        hold.then(|| newest.since + SECOND)
-    }
-
-    /// A fetch for a rejection has replaced an unproven token.
-    pub(super) fn count_replaced(&mut self) {
-        self.row = self.row.saturating_add(1);
-    }
-}
-
 // === what happens ===
 
 impl Tokens {
-    /// A fetch brought a token. `at_once`: it was asked for, so that it is served without a trial.
+    /// A fetch brought a token. `at_once`: it was asked for, so that it is served before it is tried.
     pub(super) fn bring(&mut self, mut brought: Held, at_once: bool, now: Moment) {
         let secret = brought.live.token.expose_secret();
         if let Some(same) = self.generation_of(secret) {
