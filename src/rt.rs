@@ -1,8 +1,8 @@
 //! What is asked of the runtime: to run a task, and to end a wait.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic, time::Duration};
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Sleep};
 
 pub(crate) use spawner::Runtime;
 
@@ -10,13 +10,14 @@ pub(crate) use spawner::Runtime;
 mod spawner {
     use super::{Future, Handle};
 
-    /// The runtime this is called in.
+    /// The runtime this is called in, which can run a fetch and end it.
     pub(crate) struct Runtime(Handle);
 
     impl Runtime {
-        /// `None` outside a tokio runtime.
+        /// `None` outside a tokio runtime, or in one that has no timer.
         pub(crate) fn current() -> Option<Self> {
-            Handle::try_current().ok().map(Self)
+            let runtime = Handle::try_current().ok()?;
+            super::sleep(std::time::Duration::ZERO).map(|_| Self(runtime))
         }
 
         /// Runs a task of its own. In a runtime that is being shut down, drops it there and then.
@@ -26,12 +27,19 @@ mod spawner {
     }
 }
 
-/// The future's output, or `None` after `limit`. Outside a tokio runtime there is no limit.
+/// The future's output, or `None` after `limit`. Without a timer there is no limit.
 pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    if Handle::try_current().is_err() {
-        return Some(future.await);
+    match sleep(limit) {
+        Some(_) => tokio::time::timeout(limit, future).await.ok(),
+        None => Some(future.await),
     }
-    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// `None` outside a tokio runtime, or in one that has no timer. Tokio says so by a panic only, which is
+/// caught here rather than left to a caller (the panic hook prints it all the same).
+pub(crate) fn sleep(period: Duration) -> Option<Sleep> {
+    Handle::try_current().ok()?;
+    panic::catch_unwind(|| tokio::time::sleep(period)).ok()
 }
 
 /// Tasks of the scheduler that explores interleavings; see `sync`.

@@ -2,7 +2,7 @@
 //! that each have a timeout, over any HTTP client.
 
 use std::{
-    fmt, panic,
+    fmt,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,10 +12,9 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
-use tokio::runtime::Handle;
 use tower::{BoxError, Service, ServiceExt, retry::Retry};
 
-use crate::{AccessToken, Credentials, TokenError, TokenRequest};
+use crate::{AccessToken, Credentials, TokenError, TokenRequest, rt};
 use attempt::Attempt;
 use provider::Provider;
 use retry::Transient;
@@ -206,7 +205,7 @@ where
         };
         let retried = Retry::new(Transient::new(self.attempts), attempt);
         async move {
-            if !has_timer() {
+            if rt::sleep(Duration::ZERO).is_none() {
                 return Err(TokenError::internal(
                     "a token request needs a tokio runtime with a timer: see `Builder::enable_time`",
                 ));
@@ -215,13 +214,6 @@ where
         }
         .boxed()
     }
-}
-
-/// Tokio answers this question only by a panic, which is caught here rather than left to a caller (the
-/// panic hook prints it all the same).
-fn has_timer() -> bool {
-    let sleep = || drop(tokio::time::sleep(Duration::ZERO));
-    Handle::try_current().is_ok() && panic::catch_unwind(sleep).is_ok()
 }
 
 impl<C> fmt::Debug for FetchToken<C> {

@@ -1,7 +1,7 @@
 //! A connection that reads what the server answered before it hung up. Feature `client`.
 
 use std::{
-    fmt, io, panic,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -11,9 +11,11 @@ use futures::{TryFutureExt, future::MapOk};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Sleep;
 use tower::Service;
 use tower_layer::Layer;
+
+use crate::rt;
 
 /// How long a write that failed waits for the answer to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -148,8 +150,7 @@ impl HungUp {
     fn with(error: io::Error) -> Self {
         Self {
             error: Some(error),
-            // tokio has no other way to ask for one.
-            until: panic::catch_unwind(|| Box::pin(sleep(PATIENCE))).ok(),
+            until: rt::sleep(PATIENCE).map(Box::pin),
         }
     }
 

@@ -76,6 +76,8 @@ pub(super) struct Resending<S, B> {
 
 /// A request on its second attempt.
 pub(super) struct Resent {
+    /// It may be a probe, until it is answered.
+    _probe: Option<Box<Probe>>,
     auth: Arc<Auth>,
     rejection: Rejection,
     generation: u64,
@@ -177,6 +179,7 @@ where
             .stamp(request.headers_mut(), stamp.value);
         let response = service.call(request);
         let resent = Resent {
+            _probe: stamp.probe,
             auth: Arc::clone(&shared.auth),
             rejection: self.rejection,
             generation: stamp.generation,

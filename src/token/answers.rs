@@ -11,10 +11,7 @@ use super::{
     step::WaitFor,
     waiting::wait_for,
 };
-use crate::{NotRetried, rt, telemetry};
-
-/// How often one accepted answer is told, if that is enough.
-const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+use crate::{NotRetried, rt, sync::Ordering, telemetry};
 
 /// A rejected request, from its rejection to the answer to its retry.
 ///
@@ -67,9 +64,10 @@ impl TokenCache {
     /// A request was accepted with the token of that generation.
     #[cold]
     pub(crate) fn accepted(&self, generation: u64, path: impl FnOnce() -> Option<Key>) {
+        let awaits = self.shared.awaits.load(Ordering::Relaxed);
+        let path = awaits.then(path).flatten();
         self.shared.step(|state, now| {
-            state.machine.accepted(now, generation, path, false);
-            state.next_sample = now.mono + SAMPLE_EVERY;
+            (state.machine).accepted(now, generation, path.as_deref(), false);
         });
     }
 
@@ -133,7 +131,7 @@ impl Rejection {
         telemetry::retried(&self.refusal.path, generation, true);
         let path = Arc::clone(&self.refusal.path);
         self.cache.shared.step(|state, now| {
-            (state.machine).accepted(now, generation, || Some(path), true);
+            (state.machine).accepted(now, generation, Some(&path), true);
         });
     }
 

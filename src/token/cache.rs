@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) live: ArcSwapOption<Live>,
     /// Whether the next accepted answer is told.
     pub(super) listens: AtomicBool,
+    /// Whether its path is of interest then.
+    pub(super) awaits: AtomicBool,
     /// Whether a fetch is under way that a rejection started or joined.
     pub(super) after_rejection: AtomicBool,
     pub(super) state: Mutex<State>,
@@ -52,7 +54,7 @@ pub(super) struct Shared {
     pub(super) me: Weak<Self>,
 }
 
-/// The served token for those who watch, and the how manieth change it came with.
+/// The served token for those who watch, and the number of the change it came with.
 #[derive(Debug, Default)]
 pub(super) struct Served {
     pub(super) change: u64,
@@ -64,6 +66,7 @@ impl TokenCache {
         let shared = Arc::new_cyclic(|me| Shared {
             live: ArcSwapOption::empty(),
             listens: AtomicBool::new(false),
+            awaits: AtomicBool::new(false),
             after_rejection: AtomicBool::new(false),
             state: Mutex::new(State::new(config.margin)),
             served: watch::Sender::default(),
@@ -104,7 +107,7 @@ impl TokenCache {
             loop {
                 changes.changed().await.ok()?;
                 let token = changes.borrow_and_update().token.clone();
-                if let Some(token) = token {
+                if let Some(token) = token.filter(|token| !token.expires_in().is_zero()) {
                     return Some((token, changes));
                 }
             }

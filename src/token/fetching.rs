@@ -52,13 +52,14 @@ pub(super) struct InFlight {
 /// The task of a fetch, to be spawned once the lock is released.
 #[must_use]
 pub(super) struct Launch {
-    id: u64,
     reason: FetchReason,
     registration: AbortRegistration,
+    /// Dropped without having run, it loses the fetch.
+    ending: Ending,
 }
 
 impl InFlight {
-    pub(super) fn new(id: u64, reason: FetchReason) -> (Self, Launch) {
+    pub(super) fn new(id: u64, reason: FetchReason, cache: Weak<Shared>) -> (Self, Launch) {
         let (tell, told) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
         let in_flight = Self {
@@ -70,9 +71,9 @@ impl InFlight {
             _abort: AbortOnDrop(abort),
         };
         let launch = Launch {
-            id,
             reason,
             registration,
+            ending: Ending { id, cache },
         };
         (in_flight, launch)
     }
@@ -97,13 +98,12 @@ impl Drop for AbortOnDrop {
 impl Launch {
     /// Not to be called under the cache's lock: a runtime that is being shut down drops the task there
     /// and then, which loses the fetch.
-    pub(super) fn go(self, fetch: Fetch, newest: Option<AccessToken>, cache: Weak<Shared>) {
+    pub(super) fn go(self, fetch: Fetch, newest: Option<AccessToken>) {
         let Self {
-            id,
             reason,
             registration,
+            ending,
         } = self;
-        let ending = Ending { id, cache };
         let Some(runtime) = rt::Runtime::current() else {
             return; // which loses it
         };

@@ -18,7 +18,7 @@ use super::{
     clock::Moment,
     fetching::{Handle, InFlight, Launch},
     live::Live,
-    machine::{Brought, Ended, Listen, Machine, Wait},
+    machine::{Brought, Ended, Machine, Wait},
     service::Fetched,
 };
 use crate::{
@@ -38,10 +38,8 @@ pub(super) struct State {
     in_flight: Option<InFlight>,
     /// Those who are held for the newest token.
     held: Option<HeldFor>,
-    /// When the next accepted answer is told, if one in a while is enough.
-    pub(super) next_sample: Instant,
-    /// The generation that is served, and how often that has changed.
-    served: Option<u64>,
+    /// The token that is served and its end, and how often either has changed.
+    served: Option<(u64, Instant)>,
     changes: u64,
 }
 
@@ -153,7 +151,7 @@ impl Shared {
         if in_flight != plan.fetching.map(|(id, _)| id) {
             after.lost = state.in_flight.take();
             if let Some((id, reason)) = plan.fetching {
-                let (in_flight, launch) = InFlight::new(id, reason);
+                let (in_flight, launch) = InFlight::new(id, reason, self.me.clone());
                 state.in_flight = Some(in_flight);
                 after.launch = Some((launch, state.machine.newest_token()));
             }
@@ -164,19 +162,16 @@ impl Shared {
         }
         self.after_rejection
             .store(plan.after_rejection, Ordering::Relaxed);
-        // A request asks ten times a second at least, if there are any, and so this is set as often.
-        let listens = match plan.listen {
-            Listen::No => false,
-            Listen::Sometimes => now.mono >= state.next_sample,
-            Listen::Always => true,
-        };
-        self.listens.store(listens, Ordering::Relaxed);
-        let served = plan.live.as_ref().map(|live| live.generation);
-        if served.is_some() && served != state.served {
-            state.served = served;
+        self.listens.store(plan.listens, Ordering::Relaxed);
+        self.awaits.store(plan.awaits, Ordering::Relaxed);
+        if let Some(live) = &plan.live
+            && state.served != Some((live.generation, live.ends.mono))
+        {
+            let is_another =
+                state.served.map(|(generation, _)| generation) != Some(live.generation);
+            state.served = Some((live.generation, live.ends.mono));
             state.changes += 1;
-            let token = plan.live.as_ref().map(|live| live.token.clone());
-            after.served = Some((state.changes, token));
+            after.served = Some((state.changes, live.token.clone(), is_another));
         }
         self.publish(plan.live, plan.ask, now.mono);
         after
@@ -218,7 +213,6 @@ impl State {
             machine: Machine::new(margin, Rng::new()),
             in_flight: None,
             held: None,
-            next_sample: Instant::now(),
             served: None,
             changes: 0,
         }
@@ -259,7 +253,8 @@ struct After {
     launch: Option<(Launch, Option<AccessToken>)>,
     held: Option<HeldFor>,
     dropped: Vec<TokenError>,
-    served: Option<(u64, Option<AccessToken>)>,
+    /// What those who watch see from now on; the flag says that it is another token than before.
+    served: Option<(u64, AccessToken, bool)>,
     warn: bool,
 }
 
@@ -273,25 +268,26 @@ impl After {
             served,
             warn,
         } = self;
+        if let Some((launch, newest)) = launch {
+            telemetry::left(|| shared.life_left());
+            launch.go(Arc::clone(&shared.config.fetch), newest);
+        }
         if let Some(lost) = lost {
             telemetry::lost(lost.reason, lost.time);
             drop(lost);
         }
         drop((held, dropped));
-        if let Some((change, token)) = served {
+        if let Some((change, token, is_another)) = served {
             // Another thread may have been faster with a later change.
             telemetry::left(|| shared.life_left());
             shared.served.send_if_modified(|served| {
                 let is_later = change > served.change;
                 if is_later {
+                    let token = Some(token);
                     *served = Served { change, token };
                 }
-                is_later
+                is_later && is_another
             });
-        }
-        if let Some((launch, newest)) = launch {
-            telemetry::left(|| shared.life_left());
-            launch.go(Arc::clone(&shared.config.fetch), newest, shared.me.clone());
         }
         if warn {
             telemetry::limited();

@@ -1,6 +1,6 @@
 //! How requests, and callers who want the token itself, ask for one and wait for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -138,7 +138,10 @@ impl TokenCache {
                 Err(error) => error.retry_after().unwrap_or_default(),
             };
             // The wall clock may be ahead of the other by then, after a sleep of the machine's.
-            tokio::time::sleep(wait.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
+            match rt::sleep(wait.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)) {
+                Some(sleep) => sleep.await,
+                None => pending().await, // without a timer there are no fetches either
+            }
         }
     }
 
@@ -168,7 +171,7 @@ impl Probe {
     }
 }
 
-/// Waits, until `deadline` at most.
+/// Waits, until `deadline` at most. Where there is no timer it waits for as long as the fetch takes.
 pub(crate) async fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> Ended {
     let now = Instant::now();
     let left = |limit: Duration| match deadline {
@@ -189,7 +192,9 @@ pub(crate) async fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> Ended 
         }
         WaitFor::Held { handle, until } => {
             let limit = left(until.saturating_duration_since(now));
-            rt::timeout(limit, handle).await;
+            if cfg!(shuttle) || rt::sleep(limit).is_some() {
+                rt::timeout(limit, handle).await;
+            }
             Ended::Held
         }
         WaitFor::Failed(error) => Ended::Failed(error),

@@ -26,7 +26,9 @@ use tokio::{
     time::{Instant, advance, sleep, timeout},
 };
 use tower::{BoxError, Service};
-use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest};
+use tower_symbl_auth::{
+    AccessToken, NotRetried, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
+};
 
 use crate::support::*;
 
@@ -420,6 +422,29 @@ fn an_error_of_the_token_service_may_call_the_layer_when_it_is_dropped() {
     }));
 }
 
+#[test]
+fn the_last_of_that_error_may_be_dropped_by_one_who_had_waited_for_it() {
+    let cell: Arc<OnceLock<SymblAuthLayer>> = Arc::default();
+    let layer = Arc::clone(&cell);
+    let issuer = Issuer::new(move |call| {
+        let layer = layer.get().unwrap().clone();
+        async move {
+            match call {
+                1 => Err(CallsBackWhenDropped(layer).into()),
+                _ => Ok(AccessToken::new("token-2", DAY)?),
+            }
+        }
+    });
+    let layer = issuer.layer();
+    cell.set(layer.clone()).unwrap();
+    assert!(ends(async move {
+        let mut waits = Box::pin(layer.token());
+        assert!(futures::poll!(&mut waits).is_pending());
+        while layer.refresh().await.is_err() {} // the first may join it; in the end the gate keeps no error
+        assert_eq!(waits.await.unwrap().expose_secret(), "token-2");
+    }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_each_second_time_costs_the_fetches_that_it_ends_and_no_more() {
     let issuer = Issuer::new(|call| async move {
@@ -480,6 +505,39 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     let error = futures::executor::block_on(layer.token()).unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Internal);
     assert!(error.to_string().contains("runtime"), "{error}");
+}
+
+/// The whole layer, with a token service that needs no timer itself.
+#[test]
+fn in_a_runtime_without_a_timer_there_is_an_error_that_says_so_and_no_panic() {
+    let issuer = Issuer::fresh(DAY, Duration::ZERO);
+    let layer = issuer.layer();
+    let untimed = runtime::Builder::new_current_thread().build().unwrap();
+    untimed.block_on(async {
+        for error in [layer.token().await, layer.refresh().await].map(Result::unwrap_err) {
+            assert_eq!(error.kind(), TokenErrorKind::Internal);
+            assert!(error.to_string().contains("enable_time"), "{error}");
+        }
+        let api = Api::judging(|_| StatusCode::OK);
+        let error = send(&layer, &api, get(URL)).await.unwrap_err();
+        let error = error.downcast::<TokenError>().unwrap();
+        assert_eq!(error.kind(), TokenErrorKind::Internal);
+        let mut request = get(URL);
+        layer.authorize(&mut request).await.unwrap_err();
+        assert!(layer.keep_fresh().now_or_never().is_none());
+        assert_eq!(issuer.calls(), 0);
+    });
+    // A token that was fetched elsewhere is used, and its rejection is handed back with the reason.
+    runtime().block_on(layer.token()).unwrap();
+    untimed.block_on(async {
+        let api = Api::judging(|_| StatusCode::UNAUTHORIZED);
+        let response = send(&layer, &api, get(URL)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        match response.extensions().get() {
+            Some(NotRetried::Token(error)) => assert_eq!(error.kind(), TokenErrorKind::Internal),
+            other => panic!("{other:?}"),
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -238,6 +238,40 @@ async fn one_that_was_itself_refused_waits_as_well_from_the_second_of_a_row_on()
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_was_itself_refused_goes_with_it_once_it_is_accepted_for_another_and_fetches_none()
+{
+    let world = World::new();
+    world.delays(100 * MILLIS);
+    world.answers(|path, _| if path == "/known" { 200 } else { 401 });
+    world.layer.token().await.unwrap();
+    let start = Instant::now();
+    let at = |millis: u32| tokio::time::sleep_until(start + millis * MILLIS);
+    let first = world.get("/a"); // has the first token replaced after 100 ms, and is refused after 200
+    let known = async {
+        at(110).await;
+        world.delays(300 * MILLIS);
+        let known = world.get("/known");
+        let others = async {
+            at(120).await;
+            world.delays(100 * MILLIS);
+        };
+        tokio::join!(known, others).0.accepted();
+    };
+    let other = async {
+        at(150).await;
+        let then = async {
+            at(300).await;
+            world.answers(|_, _| 200);
+        };
+        tokio::join!(world.get("/b"), then).0.accepted();
+        start.elapsed()
+    };
+    let (_, (), took) = tokio::join!(first, known, other);
+    assert_eq!((world.sent(), world.fetches()), (vec![1, 2, 2, 2, 2], 2));
+    assert!((500 * MILLIS..=530 * MILLIS).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_no_other_token_to_try_a_request_goes_back_unproven() {
     // The first ends after three seconds, the second after five.
     let issuer = Issuer::new(|call| async move {

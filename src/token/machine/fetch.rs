@@ -48,7 +48,7 @@ impl Machine {
         let stale = self.tokens.stale();
         let due = (self.tokens.served())
             // A successor that is still to be tried is not thrown away for another one.
-            .filter(|_| !self.tokens.has_successor())
+            .filter(|_| !self.tokens.has_successor(now))
             .map(|served| now.mono + now.until(served.due));
         let due = match (stale, due) {
             (Some(stale), Some(due)) => stale.min(due),
@@ -135,7 +135,7 @@ impl Machine {
         };
         let ends = now.after(remaining);
         let served = self.tokens.served();
-        let no_later = same || served.is_some_and(|it| ends.mono <= it.live.ends.mono);
+        let no_later = same || served.is_some_and(|it| remaining <= now.until(it.live.ends));
         let due = if reason == FetchReason::Early && no_later {
             // The endpoint caches: asked any sooner, it would hand out the same once more.
             now.after((remaining / 2).max(Duration::from_secs(10)))
@@ -153,7 +153,7 @@ impl Machine {
         });
         let held = Held::new(live, due, now);
         let unproven = self.tokens.newest().is_some_and(|newest| !newest.proven);
-        if fetching.refused.is_some() && unproven {
+        if fetching.refused.is_some() && unproven && !same {
             self.tokens.count_replaced();
         }
         self.tokens.bring(held, reason == FetchReason::Forced, now);

@@ -48,10 +48,6 @@ impl Held {
         self.live.generation
     }
 
-    pub(super) fn has_been_accepted(&self) -> bool {
-        self.accepted
-    }
-
     pub(super) fn is_younger_than_a_second(&self, now: Instant) -> bool {
         self.age(now) < SECOND
     }
@@ -60,8 +56,9 @@ impl Held {
         now.saturating_duration_since(self.since)
     }
 
-    pub(super) fn ends_later_than(&self, other: &Self) -> bool {
-        self.live.ends.mono > other.live.ends.mono
+    /// By the clock that is further ahead, for each.
+    pub(super) fn ends_later_than(&self, other: &Self, now: Moment) -> bool {
+        now.until(self.live.ends) > now.until(other.live.ends)
     }
 
     pub(super) fn accepted_within(&self, period: Duration, now: Instant) -> bool {

@@ -54,6 +54,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(35);
 const OVERDUE: Duration = Duration::from_secs(40);
 /// For so long after a rejection, or a fetch, accepted answers are of interest.
 const LISTEN: Duration = Duration::from_secs(15);
+/// How often one accepted answer is told, if that is enough.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long one with a token waits for a new one.
 pub(crate) const PATIENT: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,8 @@ pub(crate) struct Machine {
     fetching: Option<Fetching>,
     fetches: u64,
     listen_until: Option<Instant>,
+    /// When the next accepted answer is told, if one in a while is enough.
+    next_sample: Option<Instant>,
     margin: Option<Duration>,
     rng: Rng,
     /// What is to be dropped where the user's code may run: errors can hold the user's own.
@@ -75,7 +79,7 @@ pub(crate) struct Machine {
 
 /// Whether accepted answers are of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listen {
+enum Listen {
     No,
     /// One in a while.
     Sometimes,
@@ -88,7 +92,10 @@ pub(crate) struct Plan {
     pub(crate) live: Option<Arc<Live>>,
     /// From when on the next request has to ask.
     pub(crate) ask: Instant,
-    pub(crate) listen: Listen,
+    /// The next accepted answer is to be told.
+    pub(crate) listens: bool,
+    /// And its path as well.
+    pub(crate) awaits: bool,
     pub(crate) fetching: Option<(u64, FetchReason)>,
     pub(crate) after_rejection: bool,
     /// The newest token, if requests may be held for it.
@@ -106,6 +113,7 @@ impl Machine {
             fetching: None,
             fetches: 0,
             listen_until: None,
+            next_sample: None,
             margin,
             rng,
             dropped: Vec::new(),
@@ -113,20 +121,19 @@ impl Machine {
         }
     }
 
-    /// A request was accepted with that token. `retry`: it had been sent again. The path is asked for only
-    /// if it is of interest.
+    /// A request was accepted with that token. `retry`: it had been sent again. Its path, if the plan said
+    /// that it is of interest.
     pub(crate) fn accepted(
         &mut self,
         now: Moment,
         generation: u64,
-        path: impl FnOnce() -> Option<Key>,
+        path: Option<&str>,
         retry: bool,
     ) {
         self.settle(now);
+        self.next_sample = Some(now.mono + SAMPLE_EVERY);
         self.tokens.accepted(generation, now.mono);
-        if (retry || self.paths.await_answers())
-            && path().is_some_and(|path| self.paths.accepted(&path, retry))
-        {
+        if path.is_some_and(|path| self.paths.accepted(path, retry)) {
             self.limits.give_back();
         }
     }
@@ -144,10 +151,11 @@ impl Machine {
     /// For a request that is sent again: the token of that generation, or should it be kept no more,
     /// another than the one it was refused with.
     pub(crate) fn pick(&self, now: Moment, generation: u64, refused: u64) -> Option<Arc<Live>> {
-        let held = (self.tokens.get(generation))
+        let is_live = |held: &&Held| !now.has_reached(held.live.expires);
+        let held = (self.tokens.get(generation).filter(is_live))
             .or_else(|| self.tokens.other(refused, now))
-            .or_else(|| self.tokens.get(refused))?;
-        (!now.has_reached(held.live.expires)).then(|| Arc::clone(&held.live))
+            .or_else(|| self.tokens.get(refused).filter(is_live))?;
+        Some(Arc::clone(&held.live))
     }
 
     /// That of the kept token with this secret; zero if there is none.
@@ -162,7 +170,13 @@ impl Machine {
         Plan {
             ask: self.next_ask(now),
             live,
-            listen: self.listen(now.mono),
+            // A request asks ten times a second at least, if there are any, and so this is said as often.
+            listens: match self.listen(now.mono) {
+                Listen::No => false,
+                Listen::Sometimes => self.next_sample.is_none_or(|due| now.mono >= due),
+                Listen::Always => true,
+            },
+            awaits: self.paths.await_answers(),
             fetching: fetching.map(|fetching| (fetching.id, fetching.reason)),
             after_rejection: fetching.is_some_and(|fetching| fetching.after_rejection),
             held_for: self

@@ -62,7 +62,10 @@ impl Tokens {
             Some(refused) if refused == newest.generation() => {
                 self.row > 0 && hopeless(self.other(refused, now))
             }
-            Some(_) => true,
+            Some(refused) => {
+                let other = self.other(refused, now).map(Held::generation);
+                other == Some(newest.generation())
+            }
             None => {
                 let served = self.served.as_ref().map(Held::generation);
                 let candidate = self.candidate.as_ref();

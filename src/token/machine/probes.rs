@@ -50,7 +50,7 @@ impl Tokens {
     /// From when on the next request may be a probe, if any may.
     pub(super) fn probe_due(&self, now: Moment) -> Option<Instant> {
         let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
-        let worth = candidate.ends_later_than(served) || served.doubted;
+        let worth = candidate.ends_later_than(served, now) || served.doubted;
         if !worth || now.has_reached(candidate.live.expires) {
             return None;
         }

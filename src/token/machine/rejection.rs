@@ -15,7 +15,7 @@
 //! Meanwhile the rejected token is still served to others.
 
 use super::{
-    Ended, FetchReason, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate,
+    Ended, FetchReason, Held, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate,
     tokens::RECENT,
     wants::{self, no_runtime},
 };
@@ -81,7 +81,9 @@ impl Machine {
         can_fetch: bool,
     ) {
         self.count(now, refusal);
-        if first.is_some_and(|first| first.probe.is_some()) {
+        let was_probe =
+            |first: &Refusal| first.probe.is_some() && first.generation != refusal.generation;
+        if first.is_some_and(was_probe) {
             self.tokens.unrest(now.mono);
         }
         let newest = self.tokens.newest();
@@ -106,9 +108,15 @@ impl Machine {
         let refused = refusal.generation;
         let other = self.tokens.other(refused, now);
         let (other, known_good) = match other {
-            Some(held) => (Some(held.generation()), held.has_been_accepted()),
+            Some(held) => (Some(held.generation()), held.accepted),
             None => (None, false),
         };
+        if matches!(ended, Some(Ended::Held))
+            && let Some(newest) = self.tokens.newest().map(Held::generation)
+            && (newest == refused || Some(newest) == other)
+        {
+            return Answer::SendAgain(newest); // it is older now, or has been accepted for another
+        }
         let restarted = matches!(ended, Some(Ended::Lost { .. }));
         let no_fetch = match ended {
             Some(Ended::Brought(live, _)) if live.generation != refused => {
@@ -136,13 +144,6 @@ impl Machine {
         let hold = self.tokens.hold_until(Some(refused), now);
         if let Some(until) = hold.filter(|_| !waited.held) {
             return Answer::Wait(Wait::Hold(until));
-        }
-        let is_newest = self
-            .tokens
-            .newest()
-            .is_some_and(|held| held.generation() == refused);
-        if waited.held && is_newest {
-            return Answer::SendAgain(refused); // it has been held until this is older
         }
         if let Some(other) = other {
             return Answer::SendAgain(other);
@@ -233,6 +234,6 @@ impl Machine {
 }
 
 fn timed_out() -> TokenError {
-    let message = format!("the fetch of a new token takes longer than {PATIENT:?}");
+    let message = "the fetch of a new token takes longer than a rejected request waits for it";
     TokenError::new(TokenErrorKind::Timeout, message)
 }

@@ -85,11 +85,17 @@ impl Tokens {
     }
 
     /// The live token to try after that one: the other one. If that one is kept no more, the one of two
-    /// that has been accepted.
+    /// that has been accepted. One that has been accepted is also taken in the seconds before its end.
     pub(super) fn other(&self, generation: u64, now: Moment) -> Option<&Held> {
         let held = self.served.iter().chain(&self.candidate);
-        let live = held.filter(|held| !now.has_reached(held.live.expires));
-        let mut others = live.filter(|held| held.generation() != generation);
+        let mut others = held.filter(|held| {
+            let until = if held.accepted {
+                held.live.ends
+            } else {
+                held.live.expires
+            };
+            held.generation() != generation && !now.has_reached(until)
+        });
         let first = others.next()?;
         Some(others.find(|held| held.accepted).unwrap_or(first))
     }
@@ -215,10 +221,10 @@ impl Tokens {
     }
 
     /// Whether the served token's successor is there already, and still to be tried.
-    pub(super) fn has_successor(&self) -> bool {
+    pub(super) fn has_successor(&self, now: Moment) -> bool {
         let both = self.served.as_ref().zip(self.candidate.as_ref());
         both.is_some_and(|(served, candidate)| {
-            candidate.generation() > served.generation() && candidate.ends_later_than(served)
+            candidate.generation() > served.generation() && candidate.ends_later_than(served, now)
         })
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Ask<'a> {
 }
 
 /// What became of a wait.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ended {
     /// The fetch brought that token; whether the endpoint vouches for it: it had been told to bring
     /// another.
@@ -54,7 +54,9 @@ pub(crate) enum Ended {
 /// What somebody has waited for so far.
 #[derive(Debug, Default)]
 pub(crate) struct Waited {
+    /// Stays until the next: an error may be the last of the user's own, which is not to be dropped here.
     pub(super) ended: Option<Ended>,
+    pub(super) is_news: bool,
     /// What was brought last.
     pub(super) last: Option<Arc<Live>>,
     pub(super) times: u32,
@@ -104,7 +106,7 @@ impl Machine {
             return Want::Wait(Wait::Hold(until));
         }
         if ask.over_limit && waited.for_rejection {
-            return self.wants_newest(now);
+            return self.wants_newest(now, ask);
         }
         if let Some(probe) = self.probe(now, ask) {
             return probe;
@@ -176,12 +178,18 @@ impl Machine {
         Want::Wait(self.wait(now, true))
     }
 
-    pub(super) fn wants_newest(&mut self, now: Moment) -> Want {
+    /// After a wait for a fetch that a rejection started.
+    fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
         let served = self.tokens.served().map(Held::generation);
         match self.tokens.newest() {
             Some(newest) if Some(newest.generation()) != served => {
                 let live = Arc::clone(&newest.live);
-                Want::Add(live, Some(self.tokens.begin_probe(now.mono)))
+                let is_due = self
+                    .tokens
+                    .probe_due(now)
+                    .is_some_and(|due| due <= now.mono);
+                let is_probe = is_due && ask.path.is_some();
+                Want::Add(live, is_probe.then(|| self.tokens.begin_probe(now.mono)))
             }
             _ => self.add_served(),
         }
@@ -222,10 +230,14 @@ impl Machine {
 impl Waited {
     pub(crate) fn ended(&mut self, how: Ended) {
         self.ended = Some(how);
+        self.is_news = true;
     }
 
     pub(super) fn take(&mut self) -> Option<Ended> {
-        let ended = self.ended.take();
+        if !std::mem::take(&mut self.is_news) {
+            return None;
+        }
+        let ended = self.ended.clone();
         match &ended {
             Some(Ended::Lost { own }) => self.lost += u32::from(*own),
             Some(Ended::Held) => self.held = true,
@@ -250,5 +262,7 @@ impl Want {
 }
 
 pub(super) fn no_runtime() -> TokenError {
-    TokenError::internal("a token is fetched in a task, and this is no tokio runtime")
+    TokenError::internal(
+        "a token is fetched in a task with a deadline: call from a tokio runtime that has its timer enabled (`Builder::enable_time`)",
+    )
 }

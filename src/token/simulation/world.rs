@@ -16,9 +16,7 @@ use super::{
     super::{
         AccessToken,
         clock::Moment,
-        machine::{
-            Answer, Ask, Brought, Ended, Key, Listen, Machine, Plan, Refusal, Wait, Waited, Want,
-        },
+        machine::{Answer, Ask, Brought, Ended, Key, Machine, Plan, Refusal, Wait, Waited, Want},
     },
     trouble::{Issuer, Outage, SECOND, Trouble},
 };
@@ -83,7 +81,7 @@ struct Shown {
     generation: Option<u64>,
     ask: Instant,
     listens: bool,
-    next_sample: Duration,
+    awaits: bool,
 }
 
 /// What callers saw.
@@ -134,7 +132,7 @@ impl World {
             generation: None,
             ask: start.mono,
             listens: false,
-            next_sample: Duration::ZERO,
+            awaits: false,
         };
         let mut world = Self {
             rng: Rng::with_seed(seed ^ 0x5EED),
@@ -485,8 +483,8 @@ impl World {
                 let listens = self.shown.listens;
                 if said == Said::Yes && listens {
                     self.seen.accepted = true;
-                    self.shown.next_sample = self.now + SECOND / 10;
-                    self.machine.accepted(now, generation, || Some(key), false);
+                    let path = self.shown.awaits.then_some(&*key);
+                    self.machine.accepted(now, generation, path, false);
                     self.follow();
                 }
                 if let Some(probe) = probe {
@@ -499,7 +497,7 @@ impl World {
                 generation,
             } => {
                 match said {
-                    Said::Yes => self.machine.accepted(now, generation, || Some(key), true),
+                    Said::Yes => self.machine.accepted(now, generation, Some(&key), true),
                     Said::Nothing => self.machine.unanswered(&key),
                     Said::No => {
                         let second = Refusal {
@@ -754,11 +752,7 @@ impl World {
         let mono = self.moment().mono;
         self.shown.generation = plan.live.as_ref().map(|live| live.generation);
         self.shown.ask = plan.ask.min(mono + SECOND / 10);
-        self.shown.listens = match plan.listen {
-            Listen::No => false,
-            Listen::Sometimes => self.now >= self.shown.next_sample,
-            Listen::Always => true,
-        };
+        (self.shown.listens, self.shown.awaits) = (plan.listens, plan.awaits);
         if let Some((id, reason)) = plan.fetching
             && self.fetching != Some(id)
         {
