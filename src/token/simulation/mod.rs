@@ -55,10 +55,13 @@ fn run_all(harmless: bool, excused: fn(&Trouble) -> bool) -> (u64, usize) {
         );
         return (1, 0);
     }
-    let seeds = from_env("SIMULATION_SEEDS").unwrap_or(5_000);
+    let seeds = from_env("SIMULATION_SEEDS").unwrap_or(10_000);
     let mut excuses = 0;
     let mut broken_seeds = Vec::new();
     for seed in 0..seeds {
+        if seed > 0 && seed % 50_000 == 0 {
+            println!("{seed} worlds so far, {} broken", broken_seeds.len());
+        }
         let (world, trouble, broken) = run(seed, harmless);
         match broken {
             None => {}
