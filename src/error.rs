@@ -31,7 +31,7 @@ use crate::InvalidToken;
 #[derive(Clone)]
 pub struct TokenError {
     details: Arc<Details>,
-    retry: Retry,
+    retry: Again,
 }
 
 struct Details {
@@ -43,11 +43,11 @@ struct Details {
 
 /// When another attempt is worth it.
 #[derive(Debug, Clone, Copy)]
-enum Retry {
+enum Again {
     Unknown,
     /// The endpoint's own word, counted from its answer.
     After(Duration),
-    /// The end of the cool-down that answers calls with this error.
+    /// The end of the time for which the gate answers calls with this error.
     At(Instant),
 }
 
@@ -73,7 +73,7 @@ pub enum TokenErrorKind {
 }
 
 impl TokenError {
-    /// An error for a token service of your own to fail with. Its kind decides the cool-down that
+    /// An error for a token service of your own to fail with. Its kind decides the backoff that
     /// follows, and its message is shown to users: keep secrets out of it.
     pub fn new(kind: TokenErrorKind, message: impl Into<String>) -> Self {
         Self::from_details(kind, message.into(), None, None)
@@ -92,14 +92,14 @@ impl TokenError {
                 status,
                 source,
             }),
-            retry: Retry::Unknown,
+            retry: Again::Unknown,
         }
     }
 
     /// Sets how long the issuer asks to be left alone.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
-        self.retry = Retry::After(delay);
+        self.retry = Again::After(delay);
         self
     }
 
@@ -109,14 +109,14 @@ impl TokenError {
         self.details.kind
     }
 
-    /// How long until another attempt is worth it: what is left of the cool-down that this error
+    /// How long until another attempt is worth it: what is left of the backoff that this error
     /// began, or else the endpoint's `Retry-After`. `None` if neither is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.retry {
-            Retry::Unknown => None,
-            Retry::After(delay) => Some(delay),
-            Retry::At(end) => Some(end.saturating_duration_since(Instant::now())),
+            Again::Unknown => None,
+            Again::After(delay) => Some(delay),
+            Again::At(end) => Some(end.saturating_duration_since(Instant::now())),
         }
     }
 
@@ -168,9 +168,9 @@ impl TokenError {
         Self::from_details(kind, message, None, Some(error))
     }
 
-    /// The same error, with `retry_after` counting down to the end of a cool-down.
+    /// The same error, with `retry_after` counting down to the end of the backoff.
     pub(crate) fn until(mut self, end: Instant) -> Self {
-        self.retry = Retry::At(end);
+        self.retry = Again::At(end);
         self
     }
 }

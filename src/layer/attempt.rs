@@ -10,7 +10,7 @@ use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried,
     replay::{Replay, ReplayBody},
-    token::{Key, PATIENT, Probe, Refusal, Rejection, Stamp},
+    token::{Key, PATIENT, ProbeGuard, Refusal, Rejection, Stamp},
 };
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -53,7 +53,7 @@ pub(super) struct Retry<S, B> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) replay: Replay<B>,
     pub(super) generation: u64,
-    pub(super) probe: Option<Box<Probe>>,
+    pub(super) probe: Option<Box<ProbeGuard>>,
 }
 
 /// A 401, held unread until there is a token to send the request again with, or none to be had.
@@ -77,7 +77,7 @@ pub(super) struct Resending<S, B> {
 /// A request on its second attempt.
 pub(super) struct Resent {
     /// It may be a probe, until it is answered.
-    _probe: Option<Box<Probe>>,
+    _probe: Option<Box<ProbeGuard>>,
     auth: Arc<Auth>,
     rejection: Rejection,
     generation: u64,

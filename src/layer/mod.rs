@@ -30,7 +30,7 @@ mod shared;
 
 /// Authenticates the requests of any tower HTTP client with one shared access token.
 ///
-/// All clones, and all services that they wrap, share the token, its refresher and the book of
+/// All clones, and all services that they wrap, share the token, its refresher and what is known of
 /// rejections. When the last of them is dropped, nothing of theirs stays running.
 ///
 /// ```
@@ -110,7 +110,7 @@ impl SymblAuthLayer {
     ///
     /// # Errors
     ///
-    /// What the fetch failed with; during the cool-down that follows, the same error at once.
+    /// What the fetch failed with; during the backoff that follows, the same error at once.
     ///
     /// # Cancel safety
     ///
@@ -119,7 +119,7 @@ impl SymblAuthLayer {
         Ok(self.auth.cache.token().await?.token.clone())
     }
 
-    /// A new token now, past any cool-down; joins a fetch that is under way. That the endpoint hands
+    /// A new token now, past any backoff; joins a fetch that is under way. That the endpoint hands
     /// out the same token again is a success.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     server::{Answer, answer, discard, message, read},
-    state::Shared,
+    state::MockState,
     streaming,
 };
 
@@ -28,7 +28,7 @@ struct Conversation {
     messages: Vec<Value>,
 }
 
-pub(super) async fn route(shared: &Shared, request: Request<Incoming>) -> Answer {
+pub(super) async fn route(shared: &MockState, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let path: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (request.method(), &*path) {
@@ -49,7 +49,7 @@ pub(super) async fn route(shared: &Shared, request: Request<Incoming>) -> Answer
     }
 }
 
-async fn text(shared: &Shared, request: Request<Incoming>) -> Answer {
+async fn text(shared: &MockState, request: Request<Incoming>) -> Answer {
     let Some(Ok(body)) = read(request)
         .await
         .map(|body| serde_json::from_slice::<Value>(&body))
@@ -63,7 +63,7 @@ async fn text(shared: &Shared, request: Request<Incoming>) -> Answer {
     shared.records().add(name, messages)
 }
 
-async fn upload(shared: &Shared, request: Request<Incoming>) -> Answer {
+async fn upload(shared: &MockState, request: Request<Incoming>) -> Answer {
     if !request.headers().contains_key(header::CONTENT_LENGTH) {
         discard(request);
         return message(StatusCode::LENGTH_REQUIRED, "Content-Length is required");
@@ -85,7 +85,7 @@ async fn upload(shared: &Shared, request: Request<Incoming>) -> Answer {
         .add(&name, &[json!({ "payload": { "content": content } })])
 }
 
-async fn tracker(shared: &Shared, request: Request<Incoming>) -> Answer {
+async fn tracker(shared: &MockState, request: Request<Incoming>) -> Answer {
     let body = read(request).await;
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
     let Some(name) = body.as_ref().and_then(|body| body["name"].as_str()) else {

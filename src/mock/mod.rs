@@ -55,7 +55,7 @@ use hyper_util::{
 use tokio::{net::TcpListener, task::AbortHandle};
 
 use crate::{Credentials, FetchToken, Origin, SymblAuthLayer};
-use state::Shared;
+use state::MockState;
 
 mod api;
 mod server;
@@ -92,7 +92,7 @@ pub type TokenReply = Reply;
 /// The stand-in server. Dropping it ends it, with all its connections.
 pub struct MockSymbl {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<MockState>,
     server: AbortHandle,
 }
 
@@ -109,7 +109,7 @@ impl MockSymbl {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(MockState::default());
         let server = tokio::spawn(server::run(listener, Arc::clone(&shared))).abort_handle();
         Ok(Self {
             address,

@@ -18,14 +18,14 @@ use tokio::{
 
 use super::{
     Reply, TOKEN_PATH, api,
-    state::Shared,
+    state::MockState,
     tokens::{self, Refusal},
 };
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Runs until it is aborted, which ends its connections as well: they are this task's children.
-pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn run(listener: TcpListener, shared: Arc<MockState>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok(stream) = accept(&listener).await else {
@@ -50,7 +50,7 @@ async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn route(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Disconnect> {
+async fn route(shared: Arc<MockState>, request: Request<Incoming>) -> Result<Answer, Disconnect> {
     if request.uri().path() == TOKEN_PATH {
         shared.count(|counts| counts.token_requests += 1);
         return token(&shared, request).await;
@@ -95,7 +95,7 @@ async fn play(reply: Option<Reply>) -> Result<Option<Answer>, Disconnect> {
     }
 }
 
-async fn token(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Disconnect> {
+async fn token(shared: &MockState, request: Request<Incoming>) -> Result<Answer, Disconnect> {
     let reply = shared.next_token_reply();
     if let Some(answer) = play(reply).await? {
         return Ok(answer);

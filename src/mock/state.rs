@@ -10,7 +10,7 @@ use super::{Reply, api::Records, tokens::Tokens};
 type Script = Box<dyn Iterator<Item = Reply> + Send>;
 
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct MockState {
     tokens: Mutex<Tokens>,
     token_script: Mutex<Option<Script>>,
     api_script: Mutex<Option<Script>>,
@@ -27,7 +27,7 @@ pub(super) struct Counts {
     pub(super) rejections: usize,
 }
 
-impl Shared {
+impl MockState {
     pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
         lock(&self.tokens)
     }

@@ -21,10 +21,10 @@ use tokio_tungstenite::{
 
 use super::{
     server::{Answer, message},
-    state::Shared,
+    state::MockState,
 };
 
-pub(super) fn open(shared: &Shared, mut request: Request<Incoming>) -> Answer {
+pub(super) fn open(shared: &MockState, mut request: Request<Incoming>) -> Answer {
     let Ok(mut answer) = create_response_with_body(&request, Full::default) else {
         let text = "a WebSocket handshake over HTTP/1.1 is required";
         return message(StatusCode::UPGRADE_REQUIRED, text);

@@ -19,11 +19,11 @@ use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
 mod frame;
+mod frames;
 pub(crate) mod head;
 mod headers;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod kept;
 mod look;
 mod phase;
 mod recorder;

@@ -52,7 +52,7 @@ use tower::BoxError;
 
 use super::{
     frame::Polled,
-    kept::Kept,
+    frames::Frames,
     phase::{AtomicPhase, Phase},
     source::Source,
 };
@@ -63,13 +63,13 @@ pub(super) struct Recorder<B> {
     phase: AtomicPhase,
     /// `None` once nobody will poll it.
     source: Mutex<Option<Source<B>>>,
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     limit: usize,
 }
 
 #[derive(Default)]
-struct State {
-    kept: Kept,
+struct Progress {
+    kept: Frames,
     first: Option<Waker>,
     /// Of a retry that found the body away.
     retry: Option<Waker>,
@@ -145,14 +145,14 @@ impl<B> Recorder<B> {
     }
 
     /// The held body is the retry's from now on. What was kept, and whom to wake.
-    pub(super) fn take_over(&self) -> (Kept, Option<Waker>) {
+    pub(super) fn take_over(&self) -> (Frames, Option<Waker>) {
         let mut state = self.state();
         self.phase.store(Phase::Taken);
         (mem::take(&mut state.kept), state.first.take())
     }
 
     /// There will be no retry: the first attempt goes on. What to free, and whom to wake.
-    pub(super) fn let_go(&self) -> (Kept, Option<Waker>) {
+    pub(super) fn let_go(&self) -> (Frames, Option<Waker>) {
         let mut state = self.state();
         let was_held = self.phase.load() == Phase::Held;
         self.phase.store(Phase::Passing);
@@ -200,7 +200,7 @@ impl<B> Recorder<B> {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -273,7 +273,7 @@ impl<B> Turn<'_, B> {
 
     /// Gives the body back, with `state` locked: see the head of this file.
     #[inline]
-    fn end(&mut self, mut state: MutexGuard<'_, State>) {
+    fn end(&mut self, mut state: MutexGuard<'_, Progress>) {
         let Some(mut source) = self.source.take() else {
             return;
         };

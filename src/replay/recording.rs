@@ -11,7 +11,7 @@ use tower::BoxError;
 
 use super::{
     frame::Polled,
-    kept::Replaying,
+    frames::Replaying,
     recorder::{Recorder, wake},
     source::{Source, less},
 };

@@ -22,7 +22,7 @@ use futures::{Stream, stream};
 use http::HeaderValue;
 use tokio::{sync::watch, time::Instant};
 
-use super::{AccessToken, clock::Clock, live::Live, service::Fetch, step::State, waiting::Stamp};
+use super::{AccessToken, clock::Clock, live::Live, service::Fetch, step::Locked, waiting::Stamp};
 use crate::sync::{ArcSwapOption, AtomicBool, Mutex, Ordering};
 
 /// What the cache is made of; see [`Builder`](crate::Builder).
@@ -36,10 +36,10 @@ pub(crate) struct Config {
 /// A handle on the tokens; clones share them.
 #[derive(Clone)]
 pub(crate) struct TokenCache {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Inner>,
 }
 
-pub(super) struct Shared {
+pub(super) struct Inner {
     /// The served token, while it is live.
     pub(super) live: ArcSwapOption<Live>,
     /// Whether the next accepted answer is told.
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) awaits: AtomicBool,
     /// Whether a fetch is under way that a rejection started or joined.
     pub(super) after_rejection: AtomicBool,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<Locked>,
     pub(super) served: watch::Sender<Served>,
     pub(super) config: Config,
     pub(super) me: Weak<Self>,
@@ -63,12 +63,12 @@ pub(super) struct Served {
 
 impl TokenCache {
     pub(crate) fn new(config: Config) -> Self {
-        let shared = Arc::new_cyclic(|me| Shared {
+        let shared = Arc::new_cyclic(|me| Inner {
             live: ArcSwapOption::empty(),
             listens: AtomicBool::new(false),
             awaits: AtomicBool::new(false),
             after_rejection: AtomicBool::new(false),
-            state: Mutex::new(State::new(config.margin)),
+            state: Mutex::new(Locked::new(config.margin)),
             served: watch::Sender::default(),
             config,
             me: me.clone(),

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{
     AccessToken, FetchReason, TokenRequest,
-    cache::Shared,
+    cache::Inner,
     live::Live,
     machine::DEADLINE,
     service::{Fetch, Fetched},
@@ -59,7 +59,7 @@ pub(super) struct Launch {
 }
 
 impl InFlight {
-    pub(super) fn new(id: u64, reason: FetchReason, cache: Weak<Shared>) -> (Self, Launch) {
+    pub(super) fn new(id: u64, reason: FetchReason, cache: Weak<Inner>) -> (Self, Launch) {
         let (tell, told) = oneshot::channel();
         let (abort, registration) = AbortHandle::new_pair();
         let in_flight = Self {
@@ -138,7 +138,7 @@ async fn run(fetch: Fetch, request: TokenRequest) -> Result<Fetched, TokenError>
 /// Ends the fetch once; dropped without that, it is lost.
 struct Ending {
     id: u64,
-    cache: Weak<Shared>,
+    cache: Weak<Inner>,
 }
 
 impl Ending {

@@ -30,7 +30,7 @@ pub(crate) use answers::Rejection;
 pub(crate) use machine::{Ended, Key, PATIENT, Refusal, Waited};
 pub use service::{FetchReason, TokenRequest};
 pub(crate) use step::WaitFor;
-pub(crate) use waiting::{Asked, Probe, Stamp, wait_for};
+pub(crate) use waiting::{Asked, ProbeGuard, Stamp, wait_for};
 
 /// An access token and how long it is good for.
 ///

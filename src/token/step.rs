@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     AccessToken,
-    cache::{Served, Shared},
+    cache::{Inner, Served},
     clock::Moment,
     fetching::{Handle, InFlight, Launch},
     live::Live,
@@ -32,7 +32,7 @@ use crate::{
 const WALL_EVERY: Duration = Duration::from_millis(if cfg!(shuttle) { 0 } else { 100 });
 
 /// All that is under the lock.
-pub(super) struct State {
+pub(super) struct Locked {
     pub(super) machine: Machine,
     /// The machine's fetch.
     in_flight: Option<InFlight>,
@@ -68,9 +68,9 @@ pub(crate) enum WaitFor {
     Nothing,
 }
 
-impl Shared {
+impl Inner {
     /// Tells the machine something, and does what follows from it.
-    pub(super) fn step<T>(&self, event: impl FnOnce(&mut State, Moment) -> T) -> T {
+    pub(super) fn step<T>(&self, event: impl FnOnce(&mut Locked, Moment) -> T) -> T {
         let now = self.config.clock.now();
         let mut state = self.lock();
         let out = event(&mut state, now);
@@ -83,7 +83,7 @@ impl Shared {
     /// As [`Self::step`]; what the machine says to wait for is taken under the same lock.
     pub(super) fn step_or_wait<T>(
         &self,
-        event: impl FnOnce(&mut State, Moment) -> T,
+        event: impl FnOnce(&mut Locked, Moment) -> T,
         wait: impl FnOnce(&T) -> Option<Wait>,
     ) -> (T, WaitFor) {
         let now = self.config.clock.now();
@@ -127,7 +127,7 @@ impl Shared {
         self.step(|state, now| state.machine.lost(now, id));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Locked> {
         // Nothing panics under this lock; were it to, each step leaves the state whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// Makes everything here what the machine has decided. To be called under the lock.
-    fn follow(&self, state: &mut State, now: Moment) -> After {
+    fn follow(&self, state: &mut Locked, now: Moment) -> After {
         let plan = state.machine.plan(now);
         let mut after = After {
             dropped: state.machine.take_dropped(),
@@ -207,7 +207,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl Locked {
     pub(super) fn new(margin: Option<Duration>) -> Self {
         Self {
             machine: Machine::new(margin, Rng::new()),
@@ -259,7 +259,7 @@ struct After {
 }
 
 impl After {
-    fn go(self, shared: &Shared) {
+    fn go(self, shared: &Inner) {
         let Self {
             lost,
             launch,

@@ -10,7 +10,7 @@ use super::{
     clock::Moment,
     live::Live,
     machine::{Ask, Ended, Key, Waited, Want},
-    step::{State, WaitFor},
+    step::{Locked, WaitFor},
 };
 use crate::{TokenError, rt, telemetry};
 
@@ -21,16 +21,16 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub(crate) struct Stamp {
     pub(crate) value: HeaderValue,
     pub(crate) generation: u64,
-    pub(crate) probe: Option<Box<Probe>>,
+    pub(crate) probe: Option<Box<ProbeGuard>>,
 }
 
 /// Says that the request is a probe. Dropped, it ends the probe: the next request may be one.
-pub(crate) struct Probe {
+pub(crate) struct ProbeGuard {
     cache: TokenCache,
     id: u64,
 }
 
-impl Drop for Probe {
+impl Drop for ProbeGuard {
     fn drop(&mut self) {
         let id = self.id;
         self.cache
@@ -69,7 +69,7 @@ impl TokenCache {
             Want::Add(live, probe) => {
                 let probe = probe.map(|id| {
                     let cache = self.clone();
-                    Box::new(Probe { cache, id })
+                    Box::new(ProbeGuard { cache, id })
                 });
                 Ok(Asked::Stamp(Stamp {
                     probe,
@@ -113,7 +113,7 @@ impl TokenCache {
 
     async fn obtain(
         &self,
-        want: impl Fn(&mut State, Moment, bool, &mut Waited) -> Want,
+        want: impl Fn(&mut Locked, Moment, bool, &mut Waited) -> Want,
     ) -> Result<Arc<Live>, TokenError> {
         let mut waited = Waited::default();
         loop {
@@ -165,7 +165,7 @@ impl Stamp {
     }
 }
 
-impl Probe {
+impl ProbeGuard {
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::{AccessToken, Ended, FetchReason, Held, Machine, Moment, OVERDUE, Urgency};
+use super::{AccessToken, Ended, FetchReason, Machine, Moment, OVERDUE, Tracked, Urgency};
 use crate::{TokenError, TokenErrorKind, token::live::Live};
 
 /// The fetch under way.
@@ -131,7 +131,7 @@ impl Machine {
         let secret = token.expose_secret();
         let (same, generation) = match self.tokens.generation_of(secret) {
             Some(generation) => (true, generation),
-            None => (false, self.tokens.newest + 1),
+            None => (false, self.tokens.last_generation + 1),
         };
         let ends = now.after(remaining);
         let served = self.tokens.served();
@@ -151,12 +151,13 @@ impl Machine {
             ends,
             ask: now.mono,
         });
-        let held = Held::new(live, due, now);
+        let tracked = Tracked::new(live, due, now);
         let unproven = self.tokens.newest().is_some_and(|newest| !newest.proven);
         if fetching.refused.is_some() && unproven && !same {
             self.tokens.count_replaced();
         }
-        self.tokens.bring(held, reason == FetchReason::Forced, now);
+        self.tokens
+            .bring(tracked, reason == FetchReason::Forced, now);
         self.tokens.put_off(now);
         let vouches = matches!(reason, FetchReason::Rejected | FetchReason::Forced) && same;
         if vouches && fetching.refused == Some(generation) {
@@ -164,8 +165,8 @@ impl Machine {
         } else {
             self.paths.fetch_brought(fetching.id, generation);
         }
-        let held = self.tokens.get(generation);
-        let live = held.expect("what was brought is kept").live.clone();
+        let tracked = self.tokens.get(generation);
+        let live = tracked.expect("what was brought is kept").live.clone();
         (Ended::Brought(live, vouches), !same)
     }
 

@@ -31,21 +31,21 @@ use crate::TokenError;
 pub(crate) use fetch::Brought;
 use fetch::Fetching;
 use gate::{Gate, Urgency};
-use held::Held;
 pub(crate) use paths::Key;
 use paths::{Limits, Paths};
 pub(crate) use rejection::{Answer, Refusal};
 use tokens::Tokens;
+use tracked::Tracked;
 pub(crate) use wants::{Ask, Ended, Wait, Waited, Want};
 
 mod fetch;
 mod gate;
-mod held;
 mod paths;
 mod patience;
 mod probes;
 mod rejection;
 mod tokens;
+mod tracked;
 mod wants;
 
 /// How long a fetch may take.
@@ -151,11 +151,11 @@ impl Machine {
     /// For a request that is sent again: the token of that generation, or should it be kept no more,
     /// another than the one it was refused with.
     pub(crate) fn pick(&self, now: Moment, generation: u64, refused: u64) -> Option<Arc<Live>> {
-        let is_live = |held: &&Held| !now.has_reached(held.live.expires);
-        let held = (self.tokens.get(generation).filter(is_live))
+        let is_live = |tracked: &&Tracked| !now.has_reached(tracked.live.expires);
+        let tracked = (self.tokens.get(generation).filter(is_live))
             .or_else(|| self.tokens.other(refused, now))
             .or_else(|| self.tokens.get(refused).filter(is_live))?;
-        Some(Arc::clone(&held.live))
+        Some(Arc::clone(&tracked.live))
     }
 
     /// That of the kept token with this secret; zero if there is none.
@@ -165,7 +165,10 @@ impl Machine {
 
     /// What there is to show.
     pub(crate) fn plan(&self, now: Moment) -> Plan {
-        let live = self.tokens.live(now).map(|held| Arc::clone(&held.live));
+        let live = self
+            .tokens
+            .live(now)
+            .map(|tracked| Arc::clone(&tracked.live));
         let fetching = self.fetching.as_ref();
         Plan {
             ask: self.next_ask(now),
@@ -182,14 +185,16 @@ impl Machine {
             held_for: self
                 .tokens
                 .newest()
-                .filter(|held| !held.proven)
-                .map(Held::generation),
+                .filter(|tracked| !tracked.proven)
+                .map(Tracked::generation),
         }
     }
 
     /// The newest of the tokens that are kept: what a fetch is to replace.
     pub(crate) fn newest_token(&self) -> Option<AccessToken> {
-        self.tokens.newest().map(|held| held.live.token.clone())
+        self.tokens
+            .newest()
+            .map(|tracked| tracked.live.token.clone())
     }
 
     /// Whether the two tokens have changed places just now.

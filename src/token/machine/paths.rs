@@ -5,7 +5,7 @@
 //! ```text
 //!              a fetch is started      the fetch brought        the path refuses a proven
 //!              on its account          a token                  token that is as new
-//!   unheard of ─────────────► fetching ─────────► to be judged ────────────► fruitless, once
+//!   unheard of ─────────────► fetching ─────────► to be tried ─────────────► fruitless, once
 //!      ▲                         │ failed, lost                                │ once more
 //!      ├─────────────────────────┘                                             ▼
 //!      └── an accepted retry, or ten minutes without a word of it ── cools down 1 s, 2 s … 60 s
@@ -35,7 +35,7 @@ struct Path {
     heard: Instant,
     /// The fetch that is made on its account.
     fetching: Option<u64>,
-    /// The generation that the last such fetch brought, until it has been judged.
+    /// The generation that the last such fetch brought, until the path has had its say on that.
     brought: Option<u64>,
     /// The fetch's share of the limit may still be given back.
     share: bool,
@@ -136,7 +136,7 @@ impl Paths {
         }
         let share = path.share;
         if path.fetching.is_some() {
-            // A fetch that is still under way is judged by what it brings.
+            // A fetch that is still under way is told by what it brings.
             (path.fruitless, path.cool_until) = (0, None);
             return false;
         }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    held::{Held, SECOND},
     tokens::{RECENT, Tokens},
+    tracked::{SECOND, Tracked},
 };
 use crate::token::clock::Moment;
 
@@ -46,7 +46,7 @@ impl Tokens {
         let patience = (self.row.checked_sub(1)).map(|row| PATIENCE[row.min(PATIENCE.len() - 1)]);
         let old_enough = patience.is_none_or(|patience| age > patience);
         let mut others = self.served.iter().chain(&self.candidate);
-        let other = others.find(|held| held.generation() != newest.generation());
+        let other = others.find(|tracked| tracked.generation() != newest.generation());
         let other_works = other.is_some_and(|other| {
             other.accepted && (!other.doubted || other.accepted_within(RECENT, now))
         });
@@ -56,18 +56,22 @@ impl Tokens {
     /// Until when a request has to be held that could only take a token which has been refused, and
     /// which may be too young to be known everywhere. `refused`: the token it was refused with, if any.
     pub(super) fn hold_until(&self, refused: Option<u64>, now: Moment) -> Option<Instant> {
-        let newest = self.newest().filter(|held| held.is_too_young(now.mono))?;
-        let hopeless = |held: Option<&Held>| held.is_none_or(|held| held.doubted && !held.accepted);
+        let newest = self
+            .newest()
+            .filter(|tracked| tracked.is_too_young(now.mono))?;
+        let hopeless = |tracked: Option<&Tracked>| {
+            tracked.is_none_or(|tracked| tracked.doubted && !tracked.accepted)
+        };
         let hold = match refused {
             Some(refused) if refused == newest.generation() => {
                 self.row > 0 && hopeless(self.other(refused, now))
             }
             Some(refused) => {
-                let other = self.other(refused, now).map(Held::generation);
+                let other = self.other(refused, now).map(Tracked::generation);
                 other == Some(newest.generation())
             }
             None => {
-                let served = self.served.as_ref().map(Held::generation);
+                let served = self.served.as_ref().map(Tracked::generation);
                 let candidate = self.candidate.as_ref();
                 let is_served = served == Some(newest.generation());
                 is_served && candidate.is_none_or(|candidate| candidate.doubted)

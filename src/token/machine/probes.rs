@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Key, Moment, gate::doubled, held::SECOND, tokens::Tokens};
+use super::{Key, Moment, gate::doubled, tokens::Tokens, tracked::SECOND};
 use crate::token::live::Live;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   rejected with token g
+//!     ├── it was a probe ────────────────────────────────────────► send again with the other
+//!     │ else
 //!     │ a new token is wanted: g is the newest and was proven, or the newest has been refused
 //!     │ often or long enough, and no other works
 //!     ├── and may be had: the path is not cooling down, a fetch is under way, or the gate
-//!     │   is open and no limit is met ───────────────────────────► wait for the fetch
+//!     │   is open and no limit is met ───────────────────────────► wait for the fetch; or send again at
+//!     │                                                            once, if another has been accepted
 //!     │ else
 //!     ├── the newest was refused in its first second ────────────► be held until it is older
 //!     ├── there is another live token ───────────────────────────► send again with that
@@ -15,7 +18,7 @@
 //! Meanwhile the rejected token is still served to others.
 
 use super::{
-    Ended, FetchReason, Held, Key, Machine, Moment, PATIENT, Urgency, Wait, Waited, gate,
+    Ended, FetchReason, Key, Machine, Moment, PATIENT, Tracked, Urgency, Wait, Waited, gate,
     tokens::RECENT,
     wants::{self, no_runtime},
 };
@@ -108,11 +111,11 @@ impl Machine {
         let refused = refusal.generation;
         let other = self.tokens.other(refused, now);
         let (other, known_good) = match other {
-            Some(held) => (Some(held.generation()), held.accepted),
+            Some(tracked) => (Some(tracked.generation()), tracked.accepted),
             None => (None, false),
         };
         if matches!(ended, Some(Ended::Held))
-            && let Some(newest) = self.tokens.newest().map(Held::generation)
+            && let Some(newest) = self.tokens.newest().map(Tracked::generation)
             && (newest == refused || Some(newest) == other)
         {
             return Answer::SendAgain(newest); // it is older now, or has been accepted for another
@@ -148,7 +151,10 @@ impl Machine {
         if let Some(other) = other {
             return Answer::SendAgain(other);
         }
-        let proven = self.tokens.get(refused).is_some_and(|held| held.proven);
+        let proven = self
+            .tokens
+            .get(refused)
+            .is_some_and(|tracked| tracked.proven);
         match no_fetch {
             Some(NoFetch::AtLimit) if proven => Answer::SendAgain(refused),
             Some(NoFetch::AtLimit | NoFetch::CoolingDown) => {
@@ -175,9 +181,9 @@ impl Machine {
         let Refusal {
             generation, path, ..
         } = refusal;
-        let held = self.tokens.get(*generation);
-        let proven = held.is_some_and(|held| held.proven);
-        let works = held.is_some_and(|held| held.accepted_within(PATIENT, now.mono));
+        let tracked = self.tokens.get(*generation);
+        let proven = tracked.is_some_and(|tracked| tracked.proven);
+        let works = tracked.is_some_and(|tracked| tracked.accepted_within(PATIENT, now.mono));
         let fruitless = self.paths.refused(path, *generation, proven, now.mono);
         let counts = !(fruitless && works);
         self.tokens.refused(*generation, path, counts, now.mono);

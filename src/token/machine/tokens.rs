@@ -10,6 +10,9 @@
 //!                └── the served one is accepted ◄── they have changed places
 //! ```
 //!
+//! What is brought is served at once if `refresh` asked for it, or if the served one has been refused and
+//! never accepted; that is the candidate then. Of two tokens the older goes once the newer is accepted.
+//!
 //! A token that the API has accepted is not given up for one that it has not (make before break): new
 //! tokens may need a while to be known everywhere, and until then the old one works. So what a fetch
 //! brings is a candidate at first, carried by retries and by one request at a time, the *probe*.
@@ -18,17 +21,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{held::Held, paths::Key, probes::Probing};
+use super::{paths::Key, probes::Probing, tracked::Tracked};
 use crate::token::{clock::Moment, live::Live};
 
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
 pub(super) const RECENT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    pub(super) served: Option<Held>,
-    pub(super) candidate: Option<Held>,
+    pub(super) served: Option<Tracked>,
+    pub(super) candidate: Option<Tracked>,
     /// That of the newest token there has been.
-    pub(super) newest: u64,
+    pub(super) last_generation: u64,
     pub(super) probing: Probing,
     turned: Option<Instant>,
     /// How many unproven tokens in a row have been replaced after their refusal.
@@ -38,32 +41,32 @@ pub(super) struct Tokens {
 // === what there is ===
 
 impl Tokens {
-    pub(super) fn served(&self) -> Option<&Held> {
+    pub(super) fn served(&self) -> Option<&Tracked> {
         self.served.as_ref()
     }
 
-    pub(super) fn candidate(&self) -> Option<&Held> {
+    pub(super) fn candidate(&self) -> Option<&Tracked> {
         self.candidate.as_ref()
     }
 
     /// The served token, if it is live: not within the hard margin before its end.
-    pub(super) fn live(&self, now: Moment) -> Option<&Held> {
-        (self.served.as_ref()).filter(|held| !now.has_reached(held.live.expires))
+    pub(super) fn live(&self, now: Moment) -> Option<&Tracked> {
+        (self.served.as_ref()).filter(|tracked| !now.has_reached(tracked.live.expires))
     }
 
-    pub(super) fn get(&self, generation: u64) -> Option<&Held> {
-        let mut held = self.served.iter().chain(&self.candidate);
-        held.find(|held| held.generation() == generation)
+    pub(super) fn get(&self, generation: u64) -> Option<&Tracked> {
+        let mut tracked = self.served.iter().chain(&self.candidate);
+        tracked.find(|tracked| tracked.generation() == generation)
     }
 
-    fn get_mut(&mut self, generation: u64) -> Option<&mut Held> {
-        let mut held = self.served.iter_mut().chain(&mut self.candidate);
-        held.find(|held| held.generation() == generation)
+    fn get_mut(&mut self, generation: u64) -> Option<&mut Tracked> {
+        let mut tracked = self.served.iter_mut().chain(&mut self.candidate);
+        tracked.find(|tracked| tracked.generation() == generation)
     }
 
-    pub(super) fn newest(&self) -> Option<&Held> {
-        let held = self.served.iter().chain(&self.candidate);
-        held.max_by_key(|held| held.generation())
+    pub(super) fn newest(&self) -> Option<&Tracked> {
+        let tracked = self.served.iter().chain(&self.candidate);
+        tracked.max_by_key(|tracked| tracked.generation())
     }
 
     /// The candidate, if it has not been refused and the served token's last answer was a rejection.
@@ -79,25 +82,25 @@ impl Tokens {
 
     /// The kept token with that secret.
     pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
-        let mut held = self.served.iter().chain(&self.candidate);
-        let found = held.find(|held| held.live.token.expose_secret() == secret);
-        found.map(Held::generation)
+        let mut tracked = self.served.iter().chain(&self.candidate);
+        let found = tracked.find(|tracked| tracked.live.token.expose_secret() == secret);
+        found.map(Tracked::generation)
     }
 
     /// The live token to try after that one: the other one. If that one is kept no more, the one of two
     /// that has been accepted. One that has been accepted is also taken in the seconds before its end.
-    pub(super) fn other(&self, generation: u64, now: Moment) -> Option<&Held> {
-        let held = self.served.iter().chain(&self.candidate);
-        let mut others = held.filter(|held| {
-            let until = if held.accepted {
-                held.live.ends
+    pub(super) fn other(&self, generation: u64, now: Moment) -> Option<&Tracked> {
+        let tracked = self.served.iter().chain(&self.candidate);
+        let mut others = tracked.filter(|tracked| {
+            let until = if tracked.accepted {
+                tracked.live.ends
             } else {
-                held.live.expires
+                tracked.live.expires
             };
-            held.generation() != generation && !now.has_reached(until)
+            tracked.generation() != generation && !now.has_reached(until)
         });
         let first = others.next()?;
-        Some(others.find(|held| held.accepted).unwrap_or(first))
+        Some(others.find(|tracked| tracked.accepted).unwrap_or(first))
     }
 }
 
@@ -105,21 +108,22 @@ impl Tokens {
 
 impl Tokens {
     /// A fetch brought a token. `at_once`: it was asked for, so that it is served before it is tried.
-    pub(super) fn bring(&mut self, mut brought: Held, at_once: bool, now: Moment) {
+    pub(super) fn bring(&mut self, mut brought: Tracked, at_once: bool, now: Moment) {
         let secret = brought.live.token.expose_secret();
         if let Some(same) = self.generation_of(secret) {
             self.bring_same(same, brought, at_once, now.mono);
             return;
         }
-        self.newest = brought.generation();
+        self.last_generation = brought.generation();
         let served = self.served.take();
         let at_once = at_once
             || served.as_ref().is_none_or(|served| {
                 served.refused.is_some() && !served.accepted || now.has_reached(served.live.expires)
             });
-        let is_accepted = |held: &Option<Held>| held.as_ref().is_some_and(|held| held.accepted);
+        let is_accepted =
+            |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|tracked| tracked.accepted);
         let candidate = self.candidate.take();
-        let newer = |held: &Option<Held>| held.as_ref().map(Held::generation);
+        let newer = |tracked: &Option<Tracked>| tracked.as_ref().map(Tracked::generation);
         let keep_served =
             is_accepted(&served) || !is_accepted(&candidate) && newer(&served) >= newer(&candidate);
         self.forget_probes();
@@ -132,15 +136,15 @@ impl Tokens {
         }
     }
 
-    fn bring_same(&mut self, same: u64, brought: Held, at_once: bool, now: Instant) {
+    fn bring_same(&mut self, same: u64, brought: Tracked, at_once: bool, now: Instant) {
         let live = Arc::new(Live {
             generation: same,
             ..(*brought.live).clone()
         });
-        if let Some(held) = self.get_mut(same) {
-            held.renew(live, brought.due, now);
+        if let Some(tracked) = self.get_mut(same) {
+            tracked.renew(live, brought.due, now);
         }
-        let is_served = self.served.as_ref().map(Held::generation) == Some(same);
+        let is_served = self.served.as_ref().map(Tracked::generation) == Some(same);
         if is_served {
             // The endpoint vouches for it, and not for the other.
             let doubtful = (self.candidate)
@@ -155,15 +159,15 @@ impl Tokens {
 
     /// The API accepted a token.
     pub(super) fn accepted(&mut self, generation: u64, now: Instant) {
-        if self.newest().map(Held::generation) == Some(generation) {
+        if self.newest().map(Tracked::generation) == Some(generation) {
             self.row = 0;
         }
-        let Some(held) = self.get_mut(generation) else {
+        let Some(tracked) = self.get_mut(generation) else {
             return;
         };
-        (held.accepted, held.proven, held.doubted) = (true, true, false);
-        held.last_accepted = Some(now);
-        if self.candidate.as_ref().map(Held::generation) == Some(generation) {
+        (tracked.accepted, tracked.proven, tracked.doubted) = (true, true, false);
+        tracked.last_accepted = Some(now);
+        if self.candidate.as_ref().map(Tracked::generation) == Some(generation) {
             self.change_places();
         }
         // The older of the two is of no more use; the newer is still to be tried.
@@ -179,12 +183,12 @@ impl Tokens {
 
     /// The API refused a token. `counts`: it may be the token's own fault.
     pub(super) fn refused(&mut self, generation: u64, path: &Key, counts: bool, now: Instant) {
-        let Some(held) = self.get_mut(generation) else {
+        let Some(tracked) = self.get_mut(generation) else {
             return;
         };
-        held.refused = held.refused.max(Some(held.age(now)));
-        held.doubted |= counts;
-        let is_candidate = self.candidate.as_ref().map(Held::generation) == Some(generation);
+        tracked.refused = tracked.refused.max(Some(tracked.age(now)));
+        tracked.doubted |= counts;
+        let is_candidate = self.candidate.as_ref().map(Tracked::generation) == Some(generation);
         if is_candidate {
             self.probing.refused_by(path);
         }
@@ -230,8 +234,8 @@ impl Tokens {
 
     /// What time alone does: tokens end, and one that is refused by all gives way to the candidate.
     pub(super) fn settle(&mut self, now: Moment) {
-        let ended = |held: &mut Held| now.has_reached(held.live.ends);
-        let expired = |held: &Held| now.has_reached(held.live.expires);
+        let ended = |tracked: &mut Tracked| now.has_reached(tracked.live.ends);
+        let expired = |tracked: &Tracked| now.has_reached(tracked.live.expires);
         if self.candidate.take_if(ended).is_some() {
             self.forget_probes();
         }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   a live token ─┬─ a refresh is due ────────────► start it in the background, and go on
-//!                 ├─ the body is over the limit, and a fetch is made for a rejection ─► wait for it
+//!                 ├─ the body is over the limit, and a fetch is made for a rejection ─► wait for it,
+//!                 │                                                     then the newest
 //!                 ├─ a probe is due ──────────────► the candidate
 //!                 ├─ it was refused in its first second ─► be held until it is older
+//!                 ├─ somebody else sends it, and the served one was refused last ─► the candidate
 //!                 └─ else ────────────────────────► the served one
 //!   none ─────────┬─ a fetch is under way, or the gate is open ─► wait for the fetch
 //!                 └─ else ────────────────────────► one that has not quite ended, or the gate's error
@@ -14,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{FetchReason, Held, Key, Machine, Moment, OVERDUE, PATIENT, Urgency, gate};
+use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Tracked, Urgency, gate};
 use crate::{TokenError, token::live::Live};
 
 /// How many fetches of its own a caller loses before it gives up.
@@ -147,7 +149,10 @@ impl Machine {
         ended: Option<Ended>,
     ) -> Want {
         // One that has not quite ended is better than none.
-        let last = self.tokens.served().map(|held| Arc::clone(&held.live));
+        let last = self
+            .tokens
+            .served()
+            .map(|tracked| Arc::clone(&tracked.live));
         let or_last = |error| last.map_or(Want::Fail(error), |last| Want::Add(last, None));
         if let Some(Ended::Failed(error)) = ended {
             return or_last(error);
@@ -170,7 +175,7 @@ impl Machine {
         if !ask.can_fetch {
             return or_last(no_runtime());
         }
-        let reason = match self.tokens.newest {
+        let reason = match self.tokens.last_generation {
             0 => FetchReason::First,
             _ => FetchReason::Expired,
         };
@@ -180,7 +185,7 @@ impl Machine {
 
     /// After a wait for a fetch that a rejection started.
     fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
-        let served = self.tokens.served().map(Held::generation);
+        let served = self.tokens.served().map(Tracked::generation);
         match self.tokens.newest() {
             Some(newest) if Some(newest.generation()) != served => {
                 let live = Arc::clone(&newest.live);
@@ -197,7 +202,7 @@ impl Machine {
 
     pub(super) fn add_served(&self) -> Want {
         match self.tokens.served() {
-            Some(held) => Want::Add(Arc::clone(&held.live), None),
+            Some(tracked) => Want::Add(Arc::clone(&tracked.live), None),
             None => Want::Fail(gate::lost()),
         }
     }

@@ -12,7 +12,7 @@ const STALE: Duration = Duration::from_secs(120);
 
 /// A token that is kept.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Tracked {
     pub(super) live: Arc<Live>,
     pub(super) since: Instant,
     /// When it is refreshed ahead of its end.
@@ -29,7 +29,7 @@ pub(super) struct Held {
     pub(super) refused: Option<Duration>,
 }
 
-impl Held {
+impl Tracked {
     pub(super) fn new(live: Arc<Live>, due: Moment, now: Moment) -> Self {
         Self {
             live,

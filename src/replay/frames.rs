@@ -19,7 +19,7 @@ const RUN: usize = 16 * 1024;
 const FRAMES: usize = 65_536;
 
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Frames {
     parts: Vec<Part>,
     frames: usize,
     bytes: usize,
@@ -39,7 +39,7 @@ struct Run {
     lengths: Vec<u16>,
 }
 
-impl Kept {
+impl Frames {
     /// Keeps a frame. `false` if that is more than the limit, in bytes, or more frames than are kept.
     #[inline]
     pub(super) fn push(&mut self, frame: &Frame<Bytes>, limit: usize) -> bool {
