@@ -17,6 +17,9 @@ use fastrand::Rng;
 use trouble::{Issuer, Trouble};
 use world::World;
 
+mod issuer;
+mod requests;
+mod shell;
 mod trouble;
 mod world;
 
