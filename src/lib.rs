@@ -64,3 +64,8 @@ pub use not_retried::NotRetried;
 pub use origin::{InvalidOrigin, Origin};
 pub use replay::ReplayBody;
 pub use token::{AccessToken, FetchReason, InvalidToken, TokenRequest};
+
+/// The README's programs are compiled, and the one that can be run is.
+#[cfg(all(doctest, feature = "client", feature = "mock"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Runs HAProxy and nginx before the HTTP server at the port given, until standard input ends. Both answer 401 to
-# `Bearer token-1` before they have read the body. Prints a line when they are about to listen, or why they cannot. Installs them
-# if they are missing and there is apt-get.
+# `Bearer token-1` before they have read the body. Prints a line when they are about to listen.
 #
 # proxies.sh FOLDER BACKEND HAPROXY HAPROXY_H2 NGINX NGINX_H2
 #
@@ -9,17 +8,6 @@
 set -eu
 folder=$1 backend=$2 haproxy=$3 haproxy_h2=$4 nginx=$5 nginx_h2=$6
 PATH=$PATH:/usr/sbin
-
-fail() {
-    echo "the proxies cannot be run: $1"
-    exit 1
-}
-
-if ! command -v haproxy >/dev/null || ! command -v nginx >/dev/null; then
-    command -v apt-get >/dev/null || fail "install HAProxy and nginx first"
-    { apt-get update && apt-get install -y --no-install-recommends haproxy nginx-light; } >&2 \
-        || fail "apt-get found no haproxy or no nginx-light"
-fi
 
 mkdir -p "$folder"
 cat >"$folder/haproxy.cfg" <<EOF

@@ -8,7 +8,6 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -124,13 +123,7 @@ impl Redis {
     }
 
     fn start_at(port: u16) -> Result<Self, BoxError> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/redis.sh");
-        let installed = Command::new("sh").arg(script).output()?;
-        let told = String::from_utf8(installed.stdout)?;
-        if !installed.status.success() {
-            return Err(told.into());
-        }
-        let mut server = Command::new(told.trim())
+        let mut server = Command::new("redis-server")
             .args([
                 "--bind",
                 "127.0.0.1",
@@ -140,7 +133,8 @@ impl Redis {
                 &port.to_string(),
             ])
             .stdout(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| format!("install Redis 6 or newer first: redis-server: {error}"))?;
         let output = BufReader::new(server.stdout.take().expect("it is piped"));
         let process = Running(server);
         let mut lines = output.lines();

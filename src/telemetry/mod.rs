@@ -180,13 +180,19 @@ pub(crate) struct Unlisted {
     /// Those that have been warned of.
     #[cfg(feature = "tracing")]
     warned: std::sync::Mutex<Vec<String>>,
+    /// No fetch needs to come before them, which would have described the metric.
+    #[cfg(feature = "metrics")]
+    described: std::sync::OnceLock<()>,
 }
 
 impl Unlisted {
     /// The origin guard has let a request pass without a token.
     pub(crate) fn tell(&self, uri: &Uri) {
         #[cfg(feature = "metrics")]
-        metrics::unstamped();
+        {
+            self.described.get_or_init(metrics::describe_unstamped);
+            metrics::unstamped();
+        }
         #[cfg(feature = "tracing")]
         tracing::unstamped(uri, self.is_new(uri));
     }

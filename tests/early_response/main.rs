@@ -40,6 +40,8 @@ use tower_symbl_auth::{
 
 mod io;
 mod proxies;
+#[path = "../servers/mod.rs"]
+mod servers;
 
 const UPLOAD: usize = 8 << 20;
 const UPLOADS: usize = 20;

@@ -1,5 +1,5 @@
-//! One token for a fleet of real processes, over real Redis servers and files. `tests/redis.sh` installs
-//! Redis where it is missing; without it these tests fail and say so.
+//! One token for a fleet of real processes, over real Redis servers and files. What needs Redis is left
+//! out where it is not installed; `.ci/test` installs it first.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod cluster;
@@ -10,5 +10,7 @@ mod processes;
 mod proxy;
 mod redis_server;
 mod redis_store;
+#[path = "../servers/mod.rs"]
+mod servers;
 mod symbl;
 mod worker;

@@ -6,11 +6,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
+
+use crate::servers::left_out;
 
 pub struct RedisServer {
     pub port: u16,
@@ -19,18 +18,9 @@ pub struct RedisServer {
     child: Option<Child>,
 }
 
-fn program() -> &'static str {
-    static PROGRAM: OnceLock<String> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let script = format!("{}/tests/redis.sh", env!("CARGO_MANIFEST_DIR"));
-        let output = Command::new("sh")
-            .arg(script)
-            .output()
-            .expect("there is a shell");
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "tests/redis.sh: {told}");
-        told.trim().to_owned()
-    })
+/// Whether there is no Redis here, so that a test that needs one is left out.
+pub fn is_missing() -> bool {
+    left_out(&["redis-server"])
 }
 
 /// A folder of a test's own, for what it leaves behind.
@@ -77,7 +67,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.stop();
         let port = self.port.to_string();
-        let mut child = Command::new(program())
+        let mut child = Command::new("redis-server")
             .args([
                 "--port",
                 &port,

@@ -23,6 +23,7 @@ use tracing::Instrument;
 use support::*;
 use told::told;
 
+mod pages;
 #[path = "../rules/support.rs"]
 mod support;
 mod told;
@@ -325,6 +326,44 @@ impl std::error::Error for Wrapped {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.0)
     }
+}
+
+#[test]
+fn each_metric_has_its_meaning_and_its_unit() {
+    let told = told(|_| async {
+        let layer = Issuer::fresh(DAY, SECOND).layer();
+        send(
+            &layer,
+            &Api::judging(|_| StatusCode::UNAUTHORIZED),
+            get(URL),
+        )
+        .await
+        .unwrap();
+        send(&layer, &accepting(), get("https://other.example/"))
+            .await
+            .unwrap();
+    });
+    assert_eq!(told.described().count(), 6);
+    for (name, unit, meaning) in told.described() {
+        assert!(meaning.len() > 30, "{name} is not described");
+        let seconds = name.contains("seconds").then_some(metrics::Unit::Seconds);
+        assert_eq!(unit, seconds, "{name}");
+    }
+}
+
+#[test]
+fn the_metric_of_unlisted_origins_has_its_meaning_before_there_is_a_fetch() {
+    let told = told(|_| async {
+        let layer = Issuer::fresh(DAY, SECOND).layer();
+        send(&layer, &accepting(), get("https://other.example/"))
+            .await
+            .unwrap();
+    });
+    let meanings: Vec<_> = told.described().map(|(_, _, meaning)| meaning).collect();
+    assert!(
+        meanings.len() == 1 && meanings[0].contains("without a token"),
+        "{meanings:?}"
+    );
 }
 
 #[test]

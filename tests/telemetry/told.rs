@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::runtime;
 use tracing::{
@@ -26,6 +27,8 @@ pub struct Told {
     entries: Vec<Entry>,
     /// By name and labels, as Prometheus writes them.
     metrics: BTreeMap<String, DebugValue>,
+    /// Unit and meaning of each metric, by its name.
+    described: BTreeMap<String, (Option<Unit>, Option<String>)>,
 }
 
 /// A span or an event.
@@ -58,17 +61,22 @@ pub fn told<F: Future>(scenario: impl FnOnce(Log) -> F) -> Told {
         });
     });
     let metrics = recorder.snapshotter().snapshot().into_vec();
-    let named = metrics.into_iter().map(|(key, _, _, value)| {
+    let mut described = BTreeMap::new();
+    let named = metrics.into_iter().map(|(key, unit, meaning, value)| {
         let key = key.key();
+        let meaning = meaning.map(|meaning| meaning.into_owned());
+        described.insert(key.name().to_owned(), (unit, meaning));
         let labels: Vec<_> = key
             .labels()
             .map(|label| format!("{}={}", label.key(), label.value()))
             .collect();
         (format!("{}{{{}}}", key.name(), labels.join(",")), value)
     });
+    let metrics = named.collect();
     let told = Told {
         entries: log.0.lock().unwrap().clone(),
-        metrics: named.collect(),
+        metrics,
+        described,
     };
     for secret in SECRETS {
         told.assert_not_told(secret);
@@ -81,6 +89,15 @@ impl Told {
     pub fn all(&self, name: &str) -> Vec<&Entry> {
         let named = self.entries.iter().filter(|entry| entry.name == name);
         named.collect()
+    }
+
+    /// The names, units and meanings of all metrics that there are.
+    pub fn described(&self) -> impl Iterator<Item = (&str, Option<Unit>, &str)> {
+        let described = self.described.iter();
+        described.map(|(name, (unit, meaning))| {
+            let meaning = meaning.as_deref();
+            (&**name, *unit, meaning.unwrap_or_default())
+        })
     }
 
     /// The names of all spans and events, in their order.
