@@ -3,9 +3,9 @@
 //! *Any* trouble: when all of it is over, every request of a path that is not itself bad is accepted
 //! within 125 s. *Harmless* trouble (new tokens that are accepted late, bad paths, an endpoint that fails
 //! or hangs, but no revocation): there is an accepted token all the time, so no request that can be
-//! sent again is refused. In both, after each event: nobody waits beside a live token but where the
-//! rules say so, nobody is held for more than a second, a failed fetch displaces nothing, and
-//! rejections make no more fetches than the limits let them.
+//! sent again is refused, and where no path is bad few of the others. In both, after each event: nobody
+//! waits beside a live token but where the rules say so, nobody is held for more than a second, a failed
+//! fetch displaces nothing, and rejections make no more fetches than the limits let them.
 //!
 //! `SIMULATION_SEEDS=1000000 cargo test --release --lib simulation -- --nocapture` runs more worlds;
 //! `SIMULATION_SEED=7` one world, and prints its history.

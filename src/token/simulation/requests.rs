@@ -298,8 +298,17 @@ impl World {
         if replayable || self.trouble.issuer != Issuer::OneAtATime {
             self.seen.last_refused = Some(self.now);
         }
-        if self.trouble.harmless && replayable {
+        if !self.trouble.harmless {
+            return;
+        }
+        if replayable {
             self.breaks(format!("request {request} of a good path is refused"));
+        } else if self.trouble.bad_paths == 0 {
+            self.seen.lost += 1;
+            // A probe each second at first, then less often.
+            if self.seen.lost > 40 {
+                self.breaks("a token that is not accepted yet is tried by many".into());
+            }
         }
     }
 }

@@ -90,6 +90,8 @@ pub(super) struct Seen {
     pub(super) last_refused: Option<Duration>,
     /// Whether any token has been accepted.
     pub(super) accepted: bool,
+    /// Those that could not be sent again, and whose path was not bad.
+    pub(super) lost: usize,
     pub(super) fetches: usize,
     pub(super) after_rejections: usize,
 }
