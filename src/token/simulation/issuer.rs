@@ -12,7 +12,7 @@ use super::{
     trouble::{Issuer, Outage, SECOND},
     world::{Issued, Phase, Said, World},
 };
-use crate::{TokenError, TokenErrorKind};
+use crate::{FetchReason, TokenError, TokenErrorKind};
 
 impl World {
     pub(super) fn judge(&mut self, request: usize) -> Said {
@@ -98,7 +98,7 @@ impl World {
             return;
         }
         let now = self.moment();
-        let (since, reason) = self.fetches[self.fetches.len() - 1];
+        let (since, _) = self.fetches[self.fetches.len() - 1];
         let outcome = match self.outage(since) {
             Some(Outage::Loses) => {
                 self.tell(|| "the fetch is lost".into());
@@ -131,7 +131,7 @@ impl World {
         });
         let failed = outcome.is_err();
         let told = self.machine.fetched(now, id, outcome);
-        let Some((_, ended, _)) = told else {
+        let Some((reason, ended, _)) = told else {
             return self.breaks("a fetch that is under way is not known".into());
         };
         if let (Ended::Brought(live, _), Some(place)) = (&ended, place) {
@@ -146,6 +146,11 @@ impl World {
         let still = self.plan().live.map(|live| live.generation);
         if failed && live.is_some() && still != live && !self.machine.has_turned(now) {
             self.breaks("a failed fetch displaced a live token".into());
+        }
+        let was_accepted = live.is_some_and(|live| self.accepted.contains(&live));
+        let displaced = still != live && reason != FetchReason::Forced;
+        if was_accepted && displaced && !self.machine.has_turned(now) {
+            self.breaks("a token that had been accepted gave way to one that had not".into());
         }
         let waiting = std::mem::take(&mut self.waiting);
         self.fetching = None;

@@ -162,6 +162,7 @@ impl World {
                 let listens = self.shown.listens;
                 if said == Said::Yes && listens {
                     self.seen.accepted = true;
+                    self.accepted.push(generation);
                     let path = self.shown.awaits.then_some(&*key);
                     self.machine.accepted(now, generation, path, false);
                     self.follow();
@@ -176,7 +177,10 @@ impl World {
                 generation,
             } => {
                 match said {
-                    Said::Yes => self.machine.accepted(now, generation, Some(&key), true),
+                    Said::Yes => {
+                        self.accepted.push(generation);
+                        self.machine.accepted(now, generation, Some(&key), true);
+                    }
                     Said::Nothing => self.machine.unanswered(&key),
                     Said::No => {
                         let second = Refusal {
