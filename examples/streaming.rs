@@ -1,7 +1,7 @@
 //! A WebSocket whose handshake carries the token: in a header, never in the URL.
 //!
-//! The handshake is sent by the WebSocket client, not through the layer. So the layer stamps it
-//! (`authorize`), and is told should the token have been refused (`rejected`). Runs against the stand-in
+//! The handshake is sent by the WebSocket client, not through the layer. So the layer adds the
+//! token's header to it (`authorize`), and is told what became of the token (`accepted`, `rejected`). Runs against the stand-in
 //! server in this crate.
 //!
 //! `cargo run --example streaming --features full`

@@ -8,7 +8,7 @@ use tower::BoxError;
 
 use crate::InvalidToken;
 
-/// Why no token could be had.
+/// Why there is no token: what the token request failed with.
 ///
 /// Clones are cheap: one failed token request answers every caller that waited for it. Neither its
 /// `Display` nor its `Debug` ever shows a secret.
@@ -60,21 +60,21 @@ pub enum TokenErrorKind {
     Credentials,
     /// Too many token requests (status 429).
     RateLimited,
-    /// The endpoint could not be reached, broke off, or answered 408 or 5xx; or whatever tells the
-    /// credentials, or another token service, failed.
+    /// The endpoint could not be reached, broke off, or answered 408 or 5xx. Also any failure of a credentials provider
+    /// or of a token service of your own that does not say otherwise.
     Unavailable,
     /// No answer in time.
     Timeout,
-    /// The answer was none of the token protocol's.
+    /// The endpoint answered with something else than a token: HTML, a redirect, or JSON without one.
     InvalidResponse,
-    /// A fault on this side: a token service that panicked, a call outside a tokio runtime or in one
+    /// A fault in this process: a token service that panicked, a call outside a tokio runtime or in one
     /// without a timer, no root certificates, no crypto provider, or a proxy of an unknown kind.
     Internal,
 }
 
 impl TokenError {
-    /// An error for a token service of your own to fail with. Its kind decides the backoff that
-    /// follows, and its message is shown to users: keep secrets out of it.
+    /// An error for a token service of your own to fail with. Its kind decides how soon the layer asks again, and its
+    /// message is shown to users: keep secrets out of it.
     pub fn new(kind: TokenErrorKind, message: impl Into<String>) -> Self {
         Self::from_details(kind, message.into(), None, None)
     }
@@ -109,8 +109,8 @@ impl TokenError {
         self.details.kind
     }
 
-    /// How long until another attempt is worth it: what is left of the backoff that this error
-    /// began, or else the endpoint's `Retry-After`. `None` if neither is known.
+    /// How long until another attempt is worth it: until then, the layer answers with this error at once. Of an error that
+    /// did not come through a layer, the endpoint's `Retry-After`. `None` if neither is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.retry {

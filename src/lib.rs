@@ -1,5 +1,7 @@
-//! Authenticates outgoing HTTP with Symbl.ai access tokens: a tower layer that fetches one token, shares
-//! it, refreshes it ahead of its end, stamps every request, and sends once more what the API rejects.
+//! A tower layer that adds a Symbl.ai access token to the requests that your HTTP client sends.
+//!
+//! It fetches one token for all requests and replaces it before it ends. When the API answers 401, it fetches a new
+//! one and sends the request again, once, body and all.
 //!
 //! ```no_run
 //! # #[cfg(feature = "client")] {
@@ -13,17 +15,27 @@
 //!
 //! # What it guarantees
 //!
-//! - While a token is live no request waits for one; a refresh that fails leaves it in service.
-//! - With none, callers join one fetch, and its outcome goes to all of them.
-//! - A 401 for one request never delays or fails another. One retry a request; what cannot be sent again
-//!   is handed back with [`NotRetried`] among its extensions.
-//! - The token is sent to the layer's origins and to no other; no secret is ever shown.
+//! - While a token is live, requests do not wait for another. A refresh that fails leaves the token in use. There are two
+//!   exceptions, after a 401: a request waits up to 1 s if it could only take the token that was just refused, and up to
+//!   10 s if its body is too long to be sent again.
+//! - Without a token, callers wait for one fetch, and its outcome goes to all of them.
+//! - A 401 on one path does not delay or fail requests on others. (Where very many paths always answer 401, fetches reach
+//!   a limit, and a revocation shows as 401s for up to 10 s.)
+//! - A request is sent twice at most. If it cannot be sent again, its 401 is handed back, with [`NotRetried`] among the
+//!   response's extensions.
+//! - The layer adds the token to requests for its origins only. A URI without a host goes where the wrapped service leads,
+//!   so it gets the token too, unless a `Host` header names another host. What a client beneath the layer does with
+//!   the header is its own matter: see `redirect_policy` for reqwest, which follows redirects.
+//! - No secret is in `Debug`, errors, spans or metrics.
 //! - Dropping any future at any point loses nothing.
 //!
-//! What no middleware can heal: an HTTP/1.1 server that hangs up on an upload it has not read, so that its
-//! client sees a broken pipe and never the 401. A connector can: see `EarlyResponse` in [`integrations`].
+//! A request starts the refresh; [`keep_fresh`](SymblAuthLayer::keep_fresh) does so without one.
 //!
-//! A tokio runtime with time enabled is needed wherever a token may have to be fetched.
+//! What no middleware can mend: an HTTP/1.1 server that hangs up on an upload it has not read. Its client sees a broken
+//! pipe and never the 401. A connector can: see `EarlyResponse` in [`integrations`]. Nor a peer that hangs: put a timeout
+//! around the layer.
+//!
+//! Tokens are fetched in tasks, so the layer needs a tokio runtime with time enabled.
 //!
 //! # Features
 //!
@@ -33,6 +45,7 @@
 //! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
 //!
 #![doc = include_str!("clients.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod credentials;

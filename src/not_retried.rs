@@ -6,8 +6,8 @@ use http::{Extensions, Response};
 
 use crate::TokenError;
 
-/// Why a rejected request was not sent again, or not once more: among the extensions of a response
-/// that is handed back with its rejection (status 401, or `grpc-status: 16` in its headers).
+/// Why a caller gets a 401 (or a response with `grpc-status: 16` in its headers): why the request was not sent again, or
+/// not a third time. It is among the extensions of that response.
 ///
 /// ```
 /// use tower_symbl_auth::NotRetried;
@@ -21,25 +21,25 @@ use crate::TokenError;
 /// # let mut response = http::Response::new(());
 /// # *response.status_mut() = http::StatusCode::UNAUTHORIZED;
 /// # response.extensions_mut().insert(NotRetried::SecondRejection);
-/// # assert!(explain(&response).contains("rejected as well"));
+/// # assert!(explain(&response).contains("rejected again"));
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NotRetried {
-    /// The body cannot be sent again: it was over the replay limit, or failed.
+    /// The body cannot be sent again: it was longer than the replay limit, or failed.
     Body,
-    /// Refreshes have lately not helped this path, or too many paths at once: no new token was asked for.
+    /// No new token was fetched: the last ones did not help this path, or too many were fetched after rejections.
     CoolingDown,
-    /// The token endpoint handed out the same token again, and so vouches for it.
+    /// The token endpoint handed out the same token again. To the endpoint it is a good one.
     SameToken,
-    /// The request was sent again, and rejected as well.
+    /// The request was sent again with another token, and rejected again.
     SecondRejection,
-    /// There is only a new token that the API has not accepted from anybody yet. It may still have to
-    /// become known there, so it is not thrown away for another.
+    /// There is a new token, but the API has not accepted it from anybody yet. It may take a while until all of the
+    /// API knows it, so no other is fetched meanwhile.
     Unproven,
-    /// The request went without a token, since its origin is not among the layer's.
+    /// The request was sent without a token, since its origin is not among the layer's.
     Unstamped,
-    /// No new token could be had.
+    /// There was no other token, and none could be fetched.
     Token(TokenError),
 }
 
@@ -55,13 +55,17 @@ impl fmt::Display for NotRetried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body => f.write_str("the body could not be sent again"),
-            Self::CoolingDown => f.write_str("no new token was asked for: too many did not help"),
+            Self::CoolingDown => {
+                f.write_str("no new token was fetched: the last ones did not help")
+            }
             Self::SameToken => f.write_str("the token endpoint handed out the same token again"),
-            Self::SecondRejection => f.write_str("another token was rejected as well"),
-            Self::Unproven => f.write_str("the API has not accepted the new token yet"),
-            Self::Unstamped => f.write_str(
-                "the request went without a token: list its origin with `Builder::origins`",
-            ),
+            Self::SecondRejection => {
+                f.write_str("it was sent again with another token and rejected again")
+            }
+            Self::Unproven => f.write_str("the new token is not known to the API yet"),
+            Self::Unstamped => {
+                f.write_str("it was sent without a token: list its origin with `Builder::origins`")
+            }
             Self::Token(error) => write!(f, "no new token: {error}"),
         }
     }

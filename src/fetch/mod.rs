@@ -81,8 +81,8 @@ impl FetchToken {
         Self::with_client(credentials, DefaultClient::default())
     }
 
-    /// With credentials that rotate: `provider` is asked before every token request. If the endpoint
-    /// refuses what it told, it is asked again at once, once an attempt; other credentials are then tried.
+    /// With credentials that rotate: `provider` is asked before every token request. If the endpoint refuses them,
+    /// `provider` is asked again at once. Should it then give other credentials, they are tried; once in each attempt.
     ///
     /// Asking counts in an attempt's [`timeout`](Self::timeout). A provider that fails or is late is tried
     /// again like the endpoint, and its error is [`Unavailable`](crate::TokenErrorKind::Unavailable) or

@@ -46,6 +46,9 @@ impl Builder {
 
     /// The only origins that are sent the token, in place of the default list: `https://api.symbl.ai`
     /// and `https://api-labs.symbl.ai`. Requests to any other pass through untouched.
+    ///
+    /// A request whose URI has no host, as those of tonic's clients, is sent the token as well, unless a `Host` header names
+    /// another host: it goes where the wrapped service leads. So wrap only services that lead to these origins.
     pub fn origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
         self.origins = origins.into_iter().collect();
         self
@@ -114,16 +117,20 @@ impl Builder {
         self
     }
 
-    /// How long before its expiry a token is refreshed; up to 20 % more at random, and half of the
-    /// token's lifetime before that. Default: half of the lifetime, at most an hour.
+    /// How long before its expiry a token is refreshed, by the first request from then on. Default: an hour, or half of a
+    /// shorter lifetime.
+    ///
+    /// More than half of the lifetime counts as half of it. Up to 20 % is added at random, so that many processes do not
+    /// refresh at once.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
         self
     }
 
-    /// How many bytes of a request's body are kept for its retry, by reference count where the body
-    /// yields `Bytes`, until its response's head is there. Default: 1 MiB. A rejected request whose
-    /// body is longer is handed back.
+    /// How many bytes of a streamed body are kept, so that the request can be sent again. Default: 1 MiB for each request.
+    ///
+    /// They are kept until the response begins. Large frames of `Bytes` are not copied. A 401 to a request whose
+    /// body is longer is handed back. A body that is in memory whole needs no keeping, and has no limit.
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;
         self

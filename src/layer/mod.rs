@@ -28,10 +28,10 @@ mod placement;
 mod service;
 mod shared;
 
-/// Authenticates the requests of any tower HTTP client with one shared access token.
+/// Adds one shared access token to the requests of any tower HTTP client.
 ///
-/// All clones, and all services that they wrap, share the token, its refresher and what is known of
-/// rejections. When the last of them is dropped, nothing of theirs stays running.
+/// All clones, and all services that they wrap, share the token, its refreshes, and what is known of paths that answer
+/// 401. When the last of them is dropped, nothing of theirs stays running.
 ///
 /// ```
 /// # #[cfg(feature = "mock")] {
@@ -69,10 +69,10 @@ pub(crate) struct Auth {
     unlisted: telemetry::Unlisted,
 }
 
-/// What counts as a rejection besides those that always do.
+/// What counts as a rejection besides status 401 and gRPC status 16.
 pub(crate) type RejectedWhen = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>;
 
-/// In a request's extensions: it is sent as it is, without a token and without a retry.
+/// Put it among a request's extensions, and the request is sent as it is, without a token and without a retry.
 ///
 /// ```
 /// use tower_symbl_auth::SkipAuth;
@@ -110,7 +110,8 @@ impl SymblAuthLayer {
     ///
     /// # Errors
     ///
-    /// What the fetch failed with; during the backoff that follows, the same error at once.
+    /// What the fetch failed with. Until another is due, calls get the same error at once;
+    /// [`retry_after`](TokenError::retry_after) says when that is.
     ///
     /// # Cancel safety
     ///
@@ -119,12 +120,12 @@ impl SymblAuthLayer {
         Ok(self.auth.cache.token().await?.token.clone())
     }
 
-    /// A new token now, past any backoff; joins a fetch that is under way. That the endpoint hands
-    /// out the same token again is a success.
+    /// Fetches a new token now, even if a fetch has just failed; or waits for a fetch that is under way. That the endpoint
+    /// hands out the same token again is a success.
     ///
     /// # Errors
     ///
-    /// What the fetch failed with. A live token stays in service.
+    /// What the fetch failed with. A live token stays in use.
     ///
     /// # Cancel safety
     ///
@@ -133,8 +134,11 @@ impl SymblAuthLayer {
         Ok(self.auth.cache.refresh().await?.token.clone())
     }
 
-    /// Stamps a request that something else will send, such as the handshake of a WebSocket. The same
-    /// origin guard applies: `None` means that the request was left as it is.
+    /// Adds the token's header to a request that something else will send, such as the handshake of a WebSocket. Fetches a
+    /// token if there is none.
+    ///
+    /// Gives back the token that it added: tell [`accepted`](Self::accepted) or [`rejected`](Self::rejected) what became
+    /// of it. `None`: the request's origin is not among the layer's, and the request was left as it is.
     ///
     /// # Errors
     ///
@@ -142,7 +146,7 @@ impl SymblAuthLayer {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: the request is stamped in the last step, or not at all.
+    /// Cancel safe: the header is added in the last step, or not at all.
     pub async fn authorize<B>(
         &self,
         request: &mut Request<B>,
@@ -162,9 +166,30 @@ impl SymblAuthLayer {
         Ok(Some(live.token.clone().with_stamped_for(key)))
     }
 
-    /// The API refused that token: `Some`, a newer one, when sending again is worth it. The same rules
-    /// keep it from becoming a storm as for the requests that the layer sends: `None` if the endpoint
-    /// handed out the same token again, or if new tokens have lately not helped.
+    /// Tells the layer that the API refused that token, and gets another one to try with, for a request that something else
+    /// sends. `None`: do not try again.
+    ///
+    /// Fetches a token if there is no other. The limits are those of the requests that the layer sends. So it is
+    /// `None` if the endpoint handed out the same token again, if new tokens have lately not helped, or if too many were
+    /// fetched after rejections.
+    ///
+    /// ```
+    /// # use tower_symbl_auth::SymblAuthLayer;
+    /// # async fn connect(layer: SymblAuthLayer, mut request: http::Request<()>) -> Result<(), tower::BoxError> {
+    /// # let send = async |_: &http::Request<()>| 200;
+    /// let token = layer.authorize(&mut request).await?;
+    /// let status = send(&request).await; // by whichever client you have
+    /// match &token {
+    ///     Some(token) if status == 401 => {
+    ///         if layer.rejected(token).await?.is_some() {
+    ///             layer.authorize(&mut request).await?; // the other token; send it once more
+    ///         }
+    ///     }
+    ///     Some(token) => layer.accepted(token),
+    ///     None => {} // another origin: it went without a token
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -246,18 +271,17 @@ impl SymblAuthLayer {
         self.auth.cache.keep_fresh().await
     }
 
-    /// For other skins than the service: what a request to that URI is stamped with, if it is at all.
+    /// For what is not the service: which header a request to that URI gets, if it gets one.
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
         let headers = http::HeaderMap::new();
         crate::origin::allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
     }
 
-    /// The API accepted that token, which [`authorize`](Self::authorize) stamped a request with.
+    /// Tells the layer that the API accepted that token, which [`authorize`](Self::authorize) added to a request.
     ///
-    /// Only this tells a new token that helped from one that did not. Without it, a token that is revoked
-    /// within a minute after [`rejected`](Self::rejected) brought it counts as one that did not help, and
-    /// its rejection is handed back.
+    /// Call it after each success: the layer does not see the answer. A new token that is never said to be accepted counts
+    /// as one that did not help. If it is revoked within a minute, [`rejected`](Self::rejected) then gives `None`.
     pub fn accepted(&self, token: &AccessToken) {
         let cache = &self.auth.cache;
         let path = token.stamped_for().map(Arc::clone);

@@ -1,4 +1,4 @@
-//! The service: stamps a request and sends it, at once if there is a live token.
+//! The service: adds the token's header to a request and sends it, at once if there is a live token.
 
 use std::{
     fmt, mem,
@@ -17,14 +17,14 @@ use crate::{
     token::{Asked, WaitFor, Waited},
 };
 
-/// Stamps each request with the shared token, and sends it once more if the token is rejected.
+/// Adds the shared token's header to each request, and sends it once more if the token is rejected.
 ///
 /// Made by [`SymblAuthLayer`](crate::SymblAuthLayer). Its errors are boxed: those of the wrapped service
 /// as they are, or a [`TokenError`](crate::TokenError).
 ///
-/// First attempts are sent by the wrapped service itself, and after a wait by a clone of it; retries by a
-/// clone that was taken at the first request, or at the first after [`get_mut`](Self::get_mut), for
-/// whichever of its clones that was.
+/// The wrapped service has to be `Clone`. It sends requests itself while a token is live. A request that has to wait for
+/// a token, and one that is sent again, goes through a clone, which is made ready for it. The clone that
+/// retries start from is taken at the first request, and anew after [`get_mut`](Self::get_mut).
 #[derive(Clone)]
 pub struct SymblAuth<S> {
     inner: S,

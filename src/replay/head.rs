@@ -55,7 +55,7 @@ impl Head {
         request
     }
 
-    /// What the path is known by among those that reject.
+    /// What counts as the request's path when rejections are told apart.
     pub(super) fn key(&self) -> Arc<str> {
         key(&self.method, &self.uri, &self.headers.unpack())
     }

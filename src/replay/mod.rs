@@ -30,20 +30,21 @@ mod recorder;
 mod recording;
 mod source;
 
-/// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends: the original's frames, in
-/// time, and a record of them for the one retry.
+/// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends. It passes your body on, frame by frame, and keeps
+/// what passes, so that the request can be sent again.
 ///
-/// A body that is in memory whole, such as a [`Full`](http_body_util::Full), also in a box, is sent twice
-/// whatever its size: each attempt has a reference to the same `Bytes`. To see that it is, a body that tells
-/// its exact length is polled once before it is handed on.
+/// The wrapped service has to take requests with this body. If your client has another body type, turn this one into it
+/// between the layer and the client: see [what the compiler says](crate#what-the-compiler-says).
 ///
-/// Of any other body nothing is delayed, and its frames are kept while they pass: those of 1 KiB or more as
-/// a reference count on their `Bytes` (other buffers are copied once), smaller ones as a copy. What is kept is
-/// freed at the first response head that is no rejection, or as soon as it exceeds the replay limit. The size
-/// hint is the original's on both attempts, and so is `Content-Length`.
+/// - A body that is in memory whole, such as a [`Full`](http_body_util::Full), also in a box, is not copied, and is sent
+///   again whatever its size. To see that it is one, a body that tells its exact length is polled once before it is sent.
+/// - Any other body streams as without the layer. Frames of 1 KiB or more are kept by reference to their
+///   `Bytes`; smaller frames and other buffers are copied. All of it is freed when a response begins that is no rejection, or
+///   as soon as it exceeds the [replay limit](crate::Builder::replay_limit).
+/// - Both attempts have the size hint of your body, and so its `Content-Length`.
 ///
-/// On a rejection the retry takes such a body over: this one, should it still be polled, then ends in an
-/// error, however often it is polled: what was sent of it must not pass for the whole.
+/// When a stream is sent again, the second attempt takes your body over. The first attempt's body then ends in an error,
+/// so that what was sent of it does not pass for the whole.
 pub struct ReplayBody<B> {
     kind: Kind<B>,
 }
@@ -164,7 +165,7 @@ impl<B> Replay<B> {
         matches!(self.kept, Kept::Nothing)
     }
 
-    /// What the path is known by among those that reject.
+    /// What counts as the request's path when rejections are told apart.
     pub(crate) fn key(&self) -> Arc<str> {
         self.head.key()
     }

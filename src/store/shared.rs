@@ -20,7 +20,7 @@ use crate::{AccessToken, TokenRequest};
 /// from the service around which this is, once for all. [`Forced`](crate::FetchReason::Forced) asks the
 /// service in any case. Its errors are those of the service: the store has none to add.
 ///
-/// Dropping a response future gives a lease back in the background.
+/// Dropping a response future gives its lease back, in a task of its own.
 ///
 /// ```
 /// # #[cfg(feature = "mock")] {

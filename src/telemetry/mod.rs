@@ -1,7 +1,8 @@
 //! What the crate tells of itself. Features `tracing` and `metrics`; without them there is nothing of it.
 //!
-//! A request that finds a live token and whose answer is no rejection tells nothing, and so costs
-//! nothing more, with the features on as well. No secret is ever told, no header, and no query.
+//! A request that finds a live token and is not rejected tells nothing, and so costs nothing more, with the features
+//! on as well. No secret is ever told, no header, and no query. What to make of it all when something is wrong, alert
+//! rules and a dashboard: `docs/operating.md` in the repository.
 //!
 //! # Feature `tracing`
 //!
@@ -22,7 +23,7 @@
 //! | `token rejected` | debug | `method`, `path`, `generation` (the number of the token since the start) |
 //! | `request sent again` | debug | `method`, `path`, `generation`, `accepted` |
 //! | `rejection handed back` | debug | `method`, `path`, `reason`: the [`NotRetried`] |
-//! | `request left unstamped` | debug; warn for the first to each of 16 servers | `origin`; absent if its URI names none |
+//! | `request left unstamped` | debug; warn for the first to each of 16 servers | a request without a token, since its origin is not listed: `origin`; absent if its URI names none |
 //! | `token fetch failed` | warn | `reason`, `error` |
 //! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
 //! | `token store trouble` | warn | `operation` (`load`, `lease`, `save`, `release`), `error`; tokens are fetched without the store for 10 s |

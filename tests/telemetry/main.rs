@@ -204,9 +204,9 @@ fn a_hand_back_is_told_with_its_reason() {
     let handed_back = told.all("rejection handed back");
     let reasons: Vec<_> = handed_back.iter().map(|it| it.get("reason")).collect();
     let expected = [
-        "another token was rejected as well",
+        "it was sent again with another token and rejected again",
         "the token endpoint handed out the same token again",
-        "no new token was asked for: too many did not help",
+        "no new token was fetched: the last ones did not help",
         "no new token: token endpoint unavailable: the token service failed: down",
         "the body could not be sent again",
     ];

@@ -163,7 +163,7 @@ fn middlewares(runtime: &Runtime, shape: Shape) -> Vec<Row> {
     };
     vec![
         (
-            "reqwest-middleware, one that stamps a fixed token",
+            "reqwest-middleware, one that adds a fixed token",
             measure(reqwest::fixed()),
         ),
         #[cfg(feature = "ours-reqwest")]
