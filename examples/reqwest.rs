@@ -12,7 +12,6 @@ use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use reqwest::Body;
-use reqwest_middleware::ClientBuilder;
 use serde_json::{Value, json};
 use tower_symbl_auth::mock::MockSymbl;
 
@@ -20,10 +19,7 @@ use tower_symbl_auth::mock::MockSymbl;
 async fn main() -> Result<(), BoxError> {
     let symbl = MockSymbl::start().await?;
     let layer = symbl.layer();
-    let client = reqwest::Client::builder()
-        .redirect(layer.redirect_policy())
-        .build()?;
-    let client = ClientBuilder::new(client).with(layer).build();
+    let client = layer.reqwest_client(reqwest::Client::builder())?;
 
     let conversation = json!({
         "name": "standup",

@@ -26,8 +26,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware,
 use tokio::net::TcpListener;
 use tower::BoxError;
 use tower_symbl_auth::{
-    AccessToken, Builder, NotRetried, Placement, SymblAuthLayer, TokenError, TokenErrorKind,
-    TokenRequest,
+    AccessToken, Builder, NotRetried, Placement, SkipAuth, SymblAuthLayer, TokenError,
+    TokenErrorKind, TokenRequest,
 };
 
 // === server ===
@@ -464,7 +464,238 @@ async fn what_a_redirect_says_has_been_done_is_not_done_again_for_a_rejection_be
     assert_eq!(posted.count(), 1);
 }
 
+/// An API that leads to a host that leads on within itself.
+async fn leading_away() -> (Server, Server) {
+    let other = Server::start(|seen| match &*seen.path {
+        "/there" => redirect(302, "/on"),
+        _ => answer(StatusCode::OK),
+    })
+    .await;
+    let to = other.url("/there");
+    let ours = Server::start(move |seen| match &*seen.path {
+        "/" => redirect(302, "/next"),
+        "/next" => redirect(307, &to),
+        _ => answer(StatusCode::OK),
+    })
+    .await;
+    (ours, other)
+}
+
+#[tokio::test]
+async fn the_layers_client_follows_redirects_with_the_token_within_the_origin_only() {
+    for (placement, header, value) in [
+        (Placement::Bearer, "authorization", "Bearer token-1"),
+        (Placement::ApiKey, "x-api-key", "token-1"),
+    ] {
+        let (ours, other) = leading_away().await;
+        let (builder, _) = tokens();
+        let layer = builder.placement(placement).origins(origins(&[&ours]));
+        // Its own policy gives way.
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::limited(3));
+        let client = layer.build().reqwest_client(client).unwrap();
+
+        let response = client.get(ours.url("/")).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(response.headers()["location"], other.url("/there"));
+        let seen = ours.seen();
+        assert_eq!(seen.len(), 2);
+        assert!(seen.iter().all(|seen| seen.header(header) == value));
+        assert!(other.seen().is_empty(), "{placement:?}");
+
+        // What goes there by itself goes without the token, from hop to hop.
+        let elsewhere = client.get(other.url("/there")).send().await.unwrap();
+        assert_eq!(elsewhere.status(), StatusCode::OK);
+        assert_eq!(other.seen().len(), 2);
+        assert!(
+            other
+                .seen()
+                .iter()
+                .all(|seen| seen.header(header).is_empty())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_login_page_elsewhere_is_a_rejection_if_the_user_says_so() {
+    let server = Server::start(|seen| match seen.token() {
+        "Bearer token-1" => redirect(302, "https://login.example/?back=1"),
+        _ => answer(StatusCode::OK),
+    })
+    .await;
+    let (builder, fetches) = tokens();
+    let layer = builder.origins(origins(&[&server]));
+    let layer = layer.rejected_when(|status, headers| {
+        let login = |to: &http::HeaderValue| to.as_bytes().starts_with(b"https://login.example/");
+        status.is_redirection() && headers.get("location").is_some_and(login)
+    });
+    let client = layer.build().reqwest_client(reqwest::Client::builder());
+    let response = client.unwrap().get(server.url("/")).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(server.tokens(), ["Bearer token-1", "Bearer token-2"]);
+    assert_eq!(fetches.load(Ordering::Relaxed), 2);
+}
+
+/// A token service whose first token is there at once, and each later one after that delay.
+fn slow_tokens(delay: Duration) -> Builder {
+    let count = Arc::new(AtomicUsize::new(0));
+    SymblAuthLayer::builder(tower::service_fn(move |_: TokenRequest| {
+        let call = count.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            if call > 1 {
+                tokio::time::sleep(delay).await;
+            }
+            let token = format!("token-{call}");
+            Ok::<_, BoxError>(AccessToken::new(token, Duration::from_secs(3600))?)
+        }
+    }))
+}
+
+#[tokio::test]
+async fn a_long_rejection_is_held_for_a_second_and_a_short_one_until_there_is_a_token() {
+    for (length, status) in [
+        (17 * 1024, StatusCode::UNAUTHORIZED),
+        (1024, StatusCode::OK),
+    ] {
+        let server = Server::start(move |seen| {
+            let mut answer = refuse_first(seen);
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                *answer.body_mut() = Full::from(vec![7; length]);
+            }
+            answer
+        })
+        .await;
+        let layer = slow_tokens(Duration::from_millis(1500)).origins(origins(&[&server]));
+        let response = with(layer.build()).get(server.url("/")).send().await;
+        let response = response.unwrap();
+        assert_eq!(response.status(), status);
+        if status == StatusCode::UNAUTHORIZED {
+            assert!(matches!(why(&response), Some(NotRetried::Token(_))));
+            assert_eq!(response.headers()["content-length"], length.to_string());
+            assert_eq!(response.bytes().await.unwrap().len(), length);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_with_skip_auth_goes_as_it_is() {
+    let server = Server::start(refuse_first).await;
+    let (client, fetches) = client(&[&server]);
+    let request = client.get(server.url("/")).with_extension(SkipAuth);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(why(&response).is_none());
+    assert_eq!(server.tokens(), [""]);
+    assert_eq!(fetches.load(Ordering::Relaxed), 0);
+}
+
 // === what reqwest has and http has not ===
+
+fn timeout_of(error: &Error) -> &TokenError {
+    let Error::Middleware(error) = error else {
+        panic!("{error:?}");
+    };
+    let error = error.downcast_ref::<TokenError>().unwrap();
+    assert_eq!(error.kind(), TokenErrorKind::Timeout);
+    error
+}
+
+#[tokio::test]
+async fn a_requests_timeout_bounds_the_wait_for_its_first_token() {
+    let server = Server::start(|_| answer(StatusCode::OK)).await;
+    let never = tower::service_fn(|_: TokenRequest| std::future::pending::<TokenResult>());
+    let layer = SymblAuthLayer::builder(never).origins(origins(&[&server]));
+    let start = std::time::Instant::now();
+    let request = with(layer.build()).get(server.url("/"));
+    let error = request.timeout(Duration::from_millis(300)).send().await;
+    let error = error.unwrap_err();
+    assert!(timeout_of(&error).to_string().contains("own timeout"));
+    assert!(start.elapsed() < Duration::from_secs(3));
+    assert!(server.seen().is_empty());
+}
+
+type TokenResult = std::result::Result<AccessToken, BoxError>;
+
+#[tokio::test]
+async fn a_requests_timeout_bounds_the_wait_for_another_token() {
+    let server = Server::start(refuse_first).await;
+    let layer = slow_tokens(Duration::from_secs(6)).origins(origins(&[&server]));
+    let start = std::time::Instant::now();
+    let request = with(layer.build()).get(server.url("/"));
+    let error = request.timeout(Duration::from_secs(1)).send().await;
+    timeout_of(&error.unwrap_err());
+    assert!(start.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn the_second_attempt_has_what_is_left_of_the_requests_timeout() {
+    // Hangs on the second attempt, after a second's wait for the token.
+    let server = Server::start(|seen| rejected_or_hanging(seen.token() == "Bearer token-1")).await;
+    let layer = slow_tokens(Duration::from_secs(1)).origins(origins(&[&server]));
+    let left = Arc::default();
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(layer.build())
+        .with(Timeouts(Arc::clone(&left)))
+        .build();
+    let start = std::time::Instant::now();
+    let request = client.get(server.url("/")).timeout(Duration::from_secs(2));
+    let error = request.send().await.unwrap_err();
+    assert!(error.is_timeout(), "reqwest's own: {error:?}");
+    assert!(start.elapsed() < Duration::from_millis(2900));
+    let left: Vec<Duration> = left.lock().unwrap().clone();
+    assert!(left[0] > Duration::from_millis(1500) && left[0] <= Duration::from_secs(2));
+    assert!(left[1] <= Duration::from_secs(1), "{left:?}");
+}
+
+/// Beneath the layer: notes the timeout of each attempt.
+struct Timeouts(Arc<Mutex<Vec<Duration>>>);
+
+#[async_trait]
+impl Middleware for Timeouts {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<reqwest::Response> {
+        self.0.lock().unwrap().extend(request.timeout());
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test]
+async fn a_middleware_beneath_that_heeds_no_timeout_is_cut_off() {
+    struct Hangs;
+
+    #[async_trait]
+    impl Middleware for Hangs {
+        async fn handle(
+            &self,
+            _: reqwest::Request,
+            _: &mut Extensions,
+            _: Next<'_>,
+        ) -> Result<reqwest::Response> {
+            std::future::pending().await
+        }
+    }
+
+    let server = Server::start(|_| answer(StatusCode::OK)).await;
+    let (builder, _) = tokens();
+    let client = ClientBuilder::new(reqwest::Client::new())
+        .with(builder.origins(origins(&[&server])).build())
+        .with(Hangs)
+        .build();
+    let request = client.get(server.url("/"));
+    let error = request.timeout(Duration::from_millis(200)).send().await;
+    timeout_of(&error.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_request_without_a_timeout_or_with_the_longest_is_not_bound() {
+    let server = Server::start(refuse_first).await;
+    let (client, _) = client(&[&server]);
+    let request = client.get(server.url("/")).timeout(Duration::MAX / 4);
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+}
 
 #[tokio::test]
 async fn timeout_and_version_are_those_of_the_request_on_both_attempts() {
@@ -606,4 +837,102 @@ async fn a_token_error_is_downcast_from_the_middlewares() {
     let error = error.downcast_ref::<TokenError>().unwrap();
     assert_eq!(error.kind(), TokenErrorKind::Credentials);
     assert!(server.seen().is_empty());
+}
+
+// === telemetry ===
+
+#[cfg(feature = "tracing")]
+mod told {
+    use tracing_subscriber::{
+        Layer,
+        layer::{Context, SubscriberExt},
+        util::SubscriberInitExt,
+    };
+
+    use super::*;
+
+    /// The events, with all their fields.
+    #[derive(Clone, Default)]
+    struct Events(Arc<Mutex<Vec<String>>>);
+
+    struct Fields(String);
+
+    impl tracing::field::Visit for Fields {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!("{field}={value:?} ");
+        }
+    }
+
+    impl<S: tracing::Subscriber> Layer<S> for Events {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            let mut fields = Fields(format!("{} ", event.metadata().level()));
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+    }
+
+    impl Events {
+        fn of(&self, what: &str) -> Vec<String> {
+            let events = self.0.lock().unwrap();
+            let of = events.iter().filter(|event| event.contains(what));
+            of.cloned().collect()
+        }
+    }
+
+    const LED_AWAY: &str = "redirect led to another origin";
+
+    #[tokio::test]
+    async fn the_first_answer_from_another_origin_is_warned_of_and_none_with_the_layers_client() {
+        let events = Events::default();
+        let _guard = tracing_subscriber::registry()
+            .with(events.clone())
+            .set_default();
+        let (ours, other) = leading_away().await;
+        let (builder, _) = tokens();
+        let layer = builder.origins(origins(&[&ours])).build();
+
+        let client = layer.reqwest_client(reqwest::Client::builder()).unwrap();
+        client.get(ours.url("/")).send().await.unwrap();
+        assert!(events.of(LED_AWAY).is_empty());
+
+        let client = with(layer);
+        client.get(ours.url("/elsewhere")).send().await.unwrap();
+        client.get(other.url("/there")).send().await.unwrap();
+        assert!(
+            events.of(LED_AWAY).is_empty(),
+            "within the origin, or not ours"
+        );
+        for _ in 0..3 {
+            let away = client.get(ours.url("/")).send().await.unwrap();
+            assert_eq!(away.status(), StatusCode::OK);
+        }
+        let warnings = events.of(LED_AWAY);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("WARN"));
+        assert!(warnings[0].contains(&ours.url("")) && warnings[0].contains(&other.url("")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_from_another_origin_is_neither_acceptance_nor_rejection() {
+        for status in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
+            let events = Events::default();
+            let _guard = tracing_subscriber::registry()
+                .with(events.clone())
+                .set_default();
+            let other = Server::start(move |_| answer(status)).await;
+            let to = other.url("/there");
+            let ours = Server::start(move |seen| match seen.token() {
+                "Bearer token-1" => answer(StatusCode::UNAUTHORIZED),
+                _ => redirect(302, &to),
+            })
+            .await;
+            let (client, _) = client(&[&ours]);
+            let response = client.get(ours.url("/")).send().await.unwrap();
+            assert_eq!(response.status(), status);
+            assert!(why(&response).is_none());
+            assert_eq!(ours.tokens(), ["Bearer token-1", "Bearer token-2"]);
+            assert_eq!(events.of("token rejected").len(), 1, "the first");
+            assert!(events.of("request sent again").is_empty());
+        }
+    }
 }

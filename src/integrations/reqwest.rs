@@ -1,12 +1,11 @@
 //! [`SymblAuthLayer`] as a middleware of reqwest-middleware. Feature `reqwest-middleware`.
 //!
 //! ```
-//! use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
+//! use reqwest_middleware::{ClientWithMiddleware, Error};
 //! use tower_symbl_auth::{SymblAuthLayer, TokenError};
 //!
 //! fn client(auth: SymblAuthLayer) -> reqwest::Result<ClientWithMiddleware> {
-//!     let client = reqwest::Client::builder().redirect(auth.redirect_policy()).build()?;
-//!     Ok(ClientBuilder::new(client).with(auth).build())
+//!     auth.reqwest_client(reqwest::Client::builder())
 //! }
 //! fn token_error(error: &Error) -> Option<&TokenError> {
 //!     if let Error::Middleware(error) = error { error.downcast_ref() } else { None }
@@ -19,41 +18,81 @@
 //! # client(auth.build()).unwrap();
 //! ```
 //!
-//! All rules are those of [`SymblAuth`](crate::SymblAuth), which it drives. Of two attempts each has the
-//! request's timeout. [`NotRetried`](crate::NotRetried) is among the extensions of the
-//! `reqwest::Response`. Errors of the chain beneath come back as they are.
+//! All rules are those of [`SymblAuth`](crate::SymblAuth), which it drives.
+//! [`NotRetried`](crate::NotRetried) is among the extensions of the `reqwest::Response`. A
+//! [`SkipAuth`] is taken from those of the request (`RequestBuilder::with_extension`). Errors of the chain
+//! beneath come back as they are.
 //!
 //! # Redirects
 //!
 //! reqwest follows them beneath every middleware. It takes `Authorization` off when one leads to another
 //! host, port or scheme; but up to 0.13.5 (with tower-http 0.6) puts it on again for the next hop, should
-//! that other host redirect to itself. Hence [`SymblAuthLayer::redirect_policy`]: with it,
-//! no request to the layer's origins is led away from the one it was sent to.
+//! that other host redirect to itself. `x-api-key` it never takes off. Hence
+//! [`SymblAuthLayer::reqwest_client`]: its redirect policy leads no request to the layer's origins away
+//! from the one it was sent to.
 //!
-//! `x-api-key` reqwest never takes off, and whether a client has that policy cannot be seen from here. So
-//! with [`Placement::ApiKey`] every request that would be stamped is refused.
+//! Of a client that you built yourself, the policy cannot be seen from here; give it
+//! [`SymblAuthLayer::redirect_policy`]. With [`Placement::ApiKey`] every request that would be stamped is
+//! refused there; with [`Placement::Bearer`], the first answer that came from another origin than the
+//! request's is warned of (feature `tracing`).
 //!
-//! A 401 from another origin than the request's was not about the token, and is handed back. So is one that
-//! a redirect within the origin led to, unless the method is idempotent: the first server may have done what it
-//! was asked.
+//! An answer from another origin than the request's says nothing of the token: it is handed back, and counts
+//! neither as accepted nor as rejected. A rejection that a redirect within the origin led to is handed back as
+//! well, unless the method is idempotent: the first server may have done what it was asked.
+//!
+//! # Timeouts
+//!
+//! A request's own timeout (`RequestBuilder::timeout`) bounds all of it: the wait for a token, both attempts,
+//! and the body of the answer. The second attempt has what is left. If it runs out during an attempt, the error
+//! is reqwest's; if before or between them, a [`TokenError`] of the kind
+//! [`Timeout`](crate::TokenErrorKind::Timeout). A timeout of the whole client (`ClientBuilder::timeout`) cannot
+//! be seen from here: it is for each attempt.
 
-use std::{
-    error, fmt, mem,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{error, fmt, mem, pin::pin, sync::Arc};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
-use http::{Extensions, HeaderName, Uri};
-use reqwest::{Body, Request, Response, Url, redirect::Policy};
-use reqwest_middleware::{Error, Middleware, Next, Result};
+use http::{Extensions, Uri};
+use reqwest::{Request, Response, redirect::Policy};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next, Result};
 use tokio::sync::Mutex;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, ServiceExt};
 
-use crate::{Placement, ReplayBody, SymblAuthLayer, TokenError};
+use self::chain::{Chain, Deadline, Lent, put_back};
+use crate::{Placement, SkipAuth, SymblAuthLayer, TokenError, TokenErrorKind, rt};
+
+mod chain;
 
 impl SymblAuthLayer {
+    /// A reqwest client that is authenticated, and takes the token nowhere else: it has
+    /// [`redirect_policy`](Self::redirect_policy), whichever the builder had. So
+    /// [`Placement::ApiKey`] is safe with it too.
+    ///
+    /// ```
+    /// # use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+    /// # let tokens = tower::service_fn(|_: TokenRequest| async {
+    /// #     AccessToken::new("token", std::time::Duration::from_secs(60))
+    /// # });
+    /// let auth = SymblAuthLayer::builder(tokens).build();
+    /// let client = auth.reqwest_client(reqwest::Client::builder().user_agent("my-app/1.0"))?;
+    /// let request = client.get("https://api.symbl.ai/v1/conversations/1");
+    /// # Ok::<(), reqwest::Error>(())
+    /// ```
+    ///
+    /// For more middlewares, give [`redirect_policy`](Self::redirect_policy) to a client of your own, and
+    /// the layer to `reqwest_middleware::ClientBuilder::with`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reqwest::ClientBuilder::build`].
+    pub fn reqwest_client(
+        &self,
+        client: reqwest::ClientBuilder,
+    ) -> reqwest::Result<ClientWithMiddleware> {
+        let client = client.redirect(self.redirect_policy()).build()?;
+        let auth = KeepsWithin(self.clone());
+        Ok(ClientBuilder::new(client).with(auth).build())
+    }
+
     /// A policy for [`reqwest::ClientBuilder::redirect`]: a redirect that would lead a request to one of
     /// the layer's origins to any other is not followed, but handed back. Else it is reqwest's default.
     #[must_use]
@@ -78,117 +117,92 @@ impl SymblAuthLayer {
 impl Middleware for SymblAuthLayer {
     async fn handle(
         &self,
-        mut request: Request,
+        request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        let Ok(uri) = request.url().as_str().parse::<Uri>() else {
-            // reqwest will say so in its own words.
-            return next.run(request, extensions).await;
-        };
-        if self.placement_for(&uri) == Some(Placement::ApiKey) {
+        if let Ok(uri) = request.url().as_str().parse::<Uri>()
+            && self.placement_for(&uri) == Some(Placement::ApiKey)
+            && extensions.get::<SkipAuth>().is_none()
+        {
             return Err(Error::middleware(ApiKeyRefused));
         }
-        let in_memory = request.try_clone();
-        let mut message = http::Request::new(request.body_mut().take().unwrap_or_default());
-        *message.method_mut() = request.method().clone();
-        *message.uri_mut() = uri;
-        *message.version_mut() = request.version();
-        *message.headers_mut() = mem::take(request.headers_mut());
-        let chain = Chain {
-            next,
-            extensions: Arc::new(Mutex::new(extensions)),
-            streams: in_memory.is_none(),
-            template: Arc::new(in_memory.unwrap_or(request)),
-        };
-        match self.layer(chain).oneshot(message).await {
-            Ok(carrier) => {
-                let (parts, mut response) = carrier.into_parts();
-                response.extensions_mut().extend(parts.extensions);
-                Ok(response)
+        send(self, request, extensions, next).await
+    }
+}
+
+/// The layer in a client with its redirect policy.
+struct KeepsWithin(SymblAuthLayer);
+
+#[async_trait]
+impl Middleware for KeepsWithin {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        send(&self.0, request, extensions, next).await
+    }
+}
+
+async fn send(
+    auth: &SymblAuthLayer,
+    mut request: Request,
+    extensions: &mut Extensions,
+    next: Next<'_>,
+) -> Result<Response> {
+    let uri = match request.url().as_str().parse::<Uri>() {
+        Ok(uri) if extensions.get::<SkipAuth>().is_none() => uri,
+        // What is no URI, reqwest will say in its own words.
+        _ => return next.run(request, extensions).await,
+    };
+    let deadline = Deadline::of(&request);
+    let in_memory = request.try_clone();
+    let mut message = http::Request::new(request.body_mut().take().unwrap_or_default());
+    *message.method_mut() = request.method().clone();
+    *message.uri_mut() = uri;
+    *message.version_mut() = request.version();
+    *message.headers_mut() = mem::take(request.headers_mut());
+    let lent = Arc::new(Mutex::new(Lent::new(extensions)));
+    let chain = Chain {
+        auth,
+        next,
+        lent: Arc::clone(&lent),
+        streams: in_memory.is_none(),
+        template: Arc::new(in_memory.unwrap_or(request)),
+        deadline,
+    };
+    let mut answer = pin!(auth.layer(chain).oneshot(message));
+    let answered = match deadline {
+        None => answer.await,
+        Some(deadline) => match rt::timeout(deadline.left(), &mut answer).await {
+            Some(answered) => answered,
+            None => {
+                // An attempt that is under way has the same deadline, and says so itself.
+                let is_under_way = lent.try_lock().is_err();
+                let limit = if is_under_way {
+                    chain::GRACE
+                } else {
+                    Default::default()
+                };
+                rt::timeout(limit, answer).await.unwrap_or_else(|| {
+                    let what = "the request's own timeout has run out";
+                    Err(TokenError::new(TokenErrorKind::Timeout, what).into())
+                })
             }
-            Err(error) => Err(match error.downcast::<Error>() {
-                Ok(from_beneath) => *from_beneath,
-                Err(error) => Error::middleware(TokenError::from_service(error)),
-            }),
-        }
+        },
+    };
+    match answered {
+        Ok(carrier) => Ok(put_back(carrier)),
+        Err(error) => match error.downcast::<Error>() {
+            Ok(from_beneath) => match lent.try_lock().ok().and_then(|mut lent| lent.unrelated()) {
+                Some(response) => Ok(response),
+                None => Err(*from_beneath),
+            },
+            Err(error) => Err(Error::middleware(TokenError::from_service(error))),
+        },
     }
-}
-
-/// The rest of the chain as a service, for one request.
-#[derive(Clone)]
-struct Chain<'a> {
-    next: Next<'a>,
-    /// Lent to one attempt after the other, never to both: the lock is always free.
-    extensions: Arc<Mutex<&'a mut Extensions>>,
-    /// The request with all that `http::Request` has no room for, such as its timeout; and with its body,
-    /// if that is in memory. Sent as it was, such a body can still be repeated by reqwest itself, for a
-    /// redirect or a connection that went away.
-    template: Arc<Request>,
-    streams: bool,
-}
-
-impl Chain<'_> {
-    fn request(&self, message: http::Request<ReplayBody<Body>>) -> Request {
-        let (parts, body) = message.into_parts();
-        let template = self.template.try_clone();
-        let mut request = template.expect("its body is in memory, or was taken out");
-        *request.headers_mut() = parts.headers;
-        if self.streams {
-            *request.body_mut() = Some(Body::wrap(body));
-        }
-        request
-    }
-}
-
-impl<'a> Service<http::Request<ReplayBody<Body>>> for Chain<'a> {
-    type Response = http::Response<Response>;
-    type Error = Error;
-    type Future = BoxFuture<'a, Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, message: http::Request<ReplayBody<Body>>) -> Self::Future {
-        let request = self.request(message);
-        let chain = self.clone();
-        Box::pin(async move {
-            let mut extensions = chain.extensions.lock().await;
-            let response = chain.next.run(request, &mut extensions).await?;
-            let is_ours = answers(response.url(), &chain.template);
-            Ok(carry(response, is_ours))
-        })
-    }
-}
-
-/// Whether an answer from there may tell of the token that the request carried. After a redirect the
-/// request may have been done, and only what is idempotent is done again. A middleware beneath that makes up
-/// its own response may give it no URL, for which reqwest has a placeholder.
-fn answers(url: &Url, request: &Request) -> bool {
-    let mut asked = request.url().clone();
-    asked.set_fragment(None);
-    let mut answered = url.clone();
-    answered.set_fragment(None);
-    answered == asked
-        || url.host_str() == Some("no.url.provided.local")
-        || request.method().is_idempotent() && url.origin() == asked.origin()
-}
-
-/// Around a response, as much of its head as tells a rejection: nothing if it is not the answer of the
-/// origin that was sent the token.
-fn carry(response: Response, is_ours: bool) -> http::Response<Response> {
-    const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-    let (status, grpc_status) = (response.status(), response.headers().get(GRPC_STATUS));
-    let grpc_status = grpc_status.cloned().filter(|_| is_ours);
-    let mut carrier = http::Response::new(response);
-    if is_ours {
-        *carrier.status_mut() = status;
-    }
-    if let Some(value) = grpc_status {
-        carrier.headers_mut().insert(GRPC_STATUS, value);
-    }
-    carrier
 }
 
 /// Why a request is not sent with [`Placement::ApiKey`].
@@ -198,8 +212,8 @@ struct ApiKeyRefused;
 impl fmt::Display for ApiKeyRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "reqwest would carry `x-api-key` along redirects to other hosts: use `Placement::Bearer`, \
-             or the layer as a tower service around a client that follows none",
+            "this client may carry `x-api-key` along redirects to other hosts: use `Placement::Bearer`, \
+             or the client that `SymblAuthLayer::reqwest_client` makes",
         )
     }
 }

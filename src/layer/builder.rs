@@ -176,6 +176,8 @@ impl Builder {
                 replay_limit: self.replay_limit,
                 rejected_when: self.rejected_when,
                 unlisted: telemetry::Unlisted::default(),
+                #[cfg(feature = "reqwest-middleware")]
+                led_away: telemetry::LedAway::default(),
             }),
         }
     }

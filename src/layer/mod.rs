@@ -67,6 +67,8 @@ pub(crate) struct Auth {
     pub(crate) replay_limit: usize,
     rejected_when: Option<RejectedWhen>,
     unlisted: telemetry::Unlisted,
+    #[cfg(feature = "reqwest-middleware")]
+    led_away: telemetry::LedAway,
 }
 
 /// What counts as a rejection besides status 401 and gRPC status 16.
@@ -276,6 +278,20 @@ impl SymblAuthLayer {
     pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
         let headers = http::HeaderMap::new();
         crate::origin::allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
+    }
+
+    /// Whether a response counts as a rejection.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn is_rejection<R>(&self, response: &http::Response<R>) -> bool {
+        self.auth.is_rejection(response)
+    }
+
+    /// A redirect led that request to another origin.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn led_away(&self, uri: &http::Uri, from: &str, to: &str) {
+        if self.placement_for(uri).is_some() {
+            self.auth.led_away.tell(from, to);
+        }
     }
 
     /// Tells the layer that the API accepted that token, which [`authorize`](Self::authorize) added to a request.

@@ -24,6 +24,7 @@
 //! | `request sent again` | debug | `method`, `path`, `generation`, `accepted` |
 //! | `rejection handed back` | debug | `method`, `path`, `reason`: the [`NotRetried`] |
 //! | `request left unstamped` | debug; warn for the first to each of 16 servers | a request without a token, since its origin is not listed: `origin`; absent if its URI names none |
+//! | `redirect led to another origin` | warn, once | `from`, `to`: a reqwest client follows redirects away from the layer's origins, see `SymblAuthLayer::reqwest_client` |
 //! | `token fetch failed` | warn | `reason`, `error` |
 //! | `too many fetches after rejections` | warn | none; once a minute at most: another process may revoke the tokens, or an API node may know none of them |
 //! | `token store trouble` | warn | `operation` (`load`, `lease`, `save`, `release`), `error`; tokens are fetched without the store for 10 s |
@@ -212,6 +213,23 @@ impl Unlisted {
             warned.push(server);
         }
         is_new
+    }
+}
+
+/// Whether it has been told that redirects lead requests to other origins.
+#[cfg(feature = "reqwest-middleware")]
+#[derive(Debug, Default)]
+pub(crate) struct LedAway {
+    #[cfg(feature = "tracing")]
+    told: std::sync::OnceLock<()>,
+}
+
+#[cfg(feature = "reqwest-middleware")]
+impl LedAway {
+    /// A request to one of the layer's origins was answered by another.
+    pub(crate) fn tell(&self, from: &str, to: &str) {
+        #[cfg(feature = "tracing")]
+        self.told.get_or_init(|| tracing::led_away(from, to));
     }
 }
 

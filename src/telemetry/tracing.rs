@@ -80,6 +80,11 @@ pub(super) fn unstamped(uri: &Uri, is_new: bool) {
     }
 }
 
+#[cfg(feature = "reqwest-middleware")]
+pub(super) fn led_away(from: &str, to: &str) {
+    warn!(target: TARGET, from, to, "redirect led to another origin");
+}
+
 #[cfg(feature = "store")]
 pub(super) fn store_trouble(operation: &'static str, error: &dyn std::fmt::Display) {
     warn!(target: TARGET, operation, %error, "token store trouble");
