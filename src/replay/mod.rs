@@ -18,6 +18,8 @@ use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
+use crate::grpc_timeout::Deadline;
+
 mod frame;
 pub(crate) mod head;
 mod headers;
@@ -167,6 +169,11 @@ impl<B> Replay<B> {
     /// What the path is known by among those that reject.
     pub(crate) fn key(&self) -> Arc<str> {
         self.head.key()
+    }
+
+    /// When the request's `grpc-timeout` runs out, if it has one.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.head.deadline()
     }
 
     /// Holds the first attempt's body back. `false` if there will be no replay.
