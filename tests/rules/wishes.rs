@@ -420,8 +420,6 @@ fn is_timeout(why: Option<&NotRetried>) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn the_second_attempt_has_what_is_left_of_the_grpc_timeout() {
-    let layer = Issuer::fresh(DAY, 2 * SECOND).layer();
-    layer.token().await.unwrap();
     for long in [false, true] {
         let api = refusing_first(StatusCode::UNAUTHORIZED);
         let mut request = timed("10S");
