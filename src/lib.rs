@@ -53,6 +53,7 @@ mod credentials;
 mod crypto;
 mod error;
 mod fetch;
+mod grpc_timeout;
 pub mod integrations;
 mod layer;
 #[cfg(feature = "mock")]

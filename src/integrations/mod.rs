@@ -26,6 +26,8 @@
 //! - A call that is answered `UNAUTHENTICATED` before anything else (trailers only) is made once more,
 //!   unary or streaming alike: what it has sent is kept until then, up to the replay limit. A stream that
 //!   has begun is not, however it ends, and nothing is kept of it.
+//! - A `grpc-timeout` in the request counts from when the layer was handed it: its second attempt says what is
+//!   left, and is not made if nothing is; then the rejection is handed back. The first attempt's is as it was.
 //! - A generated client's requests name no host unless it was made `with_origin`; then they go where
 //!   the channel leads, with the token. Beneath the layer a channel puts its own host into every
 //!   request, so keep a layer to channels that lead to its origins.

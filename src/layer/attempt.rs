@@ -4,12 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
-use tower::Service;
+use tower::{BoxError, Service};
 
 use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
-    NotRetried,
+    NotRetried, TokenError, TokenErrorKind,
+    grpc_timeout::Deadline,
     replay::{Replay, ReplayBody},
+    telemetry,
     token::{Key, PATIENT, ProbeGuard, Refusal, Rejection, Stamp},
 };
 
@@ -62,6 +64,7 @@ pub(super) struct Rejected<S, B, Response> {
     response: Response,
     retry: Retry<S, B>,
     path: Key,
+    deadline: Option<Deadline>,
 }
 
 type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>>;
@@ -72,6 +75,7 @@ pub(super) struct Resending<S, B> {
     pub(super) path: Key,
     request: Request<ReplayBody<B>>,
     rejection: Rejection,
+    deadline: Option<Deadline>,
 }
 
 /// A request on its second attempt.
@@ -129,12 +133,15 @@ impl<S, B> Retry<S, B> {
             return Ok(NotRetried::Body.mark(response));
         }
         let (rejection, decided) = cache.rejected(refusal);
-        let limit = patience(&response);
+        let deadline = self.replay.deadline();
+        let left = deadline.map_or(Duration::MAX, Deadline::left);
+        let limit = patience(&response).min(left);
         Err(Box::new(Rejected {
             decided: rejection.decide(decided, limit).boxed(),
             response,
             retry: self,
             path,
+            deadline,
         }))
     }
 }
@@ -149,6 +156,14 @@ impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
             Ok(decided) => decided,
             Err(why) => return Err(why.mark(self.response)),
         };
+        if self
+            .deadline
+            .is_some_and(|deadline| deadline.left().is_zero())
+        {
+            let why = NotRetried::Token(too_late());
+            telemetry::handed_back(&self.path, &why);
+            return Err(why.mark(self.response));
+        }
         drop(self.response);
         let retry = self.retry;
         let instance = retry.shared.instance();
@@ -158,6 +173,7 @@ impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
             path: self.path,
             request: retry.replay.take_over(),
             rejection,
+            deadline: self.deadline,
         }))
     }
 }
@@ -166,13 +182,19 @@ impl<S, B> Resending<S, B>
 where
     S: Service<Request<ReplayBody<B>>>,
 {
-    pub(super) fn send(self, stamp: Stamp) -> (S::Future, Resent) {
+    /// Fails if nothing is left of its `grpc-timeout` by now: the 401 is gone.
+    pub(super) fn send(self, stamp: Stamp) -> Result<(S::Future, Resent), BoxError> {
         let Acquire {
             shared,
             mut service,
             ..
         } = self.acquire;
         let mut request = self.request;
+        if let Some(deadline) = self.deadline
+            && !deadline.set(request.headers_mut())
+        {
+            return Err(too_late().into());
+        }
         shared
             .auth
             .placement
@@ -184,8 +206,13 @@ where
             rejection: self.rejection,
             generation: stamp.generation,
         };
-        (response, resent)
+        Ok((response, resent))
     }
+}
+
+fn too_late() -> TokenError {
+    let what = "the request's grpc-timeout ran out before it could be sent again";
+    TokenError::new(TokenErrorKind::Timeout, what)
 }
 
 impl Resent {

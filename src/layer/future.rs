@@ -200,7 +200,7 @@ where
                 StateProj::Resending { resending } => {
                     let Resending { acquire, path, .. } = &mut **running(resending);
                     let stamp = ready!(acquire.poll(cx, &|| Arc::clone(path)))?;
-                    let (response, resent) = take(resending).send(stamp);
+                    let (response, resent) = take(resending).send(stamp)?;
                     State::Second {
                         response,
                         resent: Some(resent),

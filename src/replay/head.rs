@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::HOST};
 
 use super::headers::Packed;
-use crate::origin::canonical;
+use crate::{grpc_timeout::Deadline, origin::canonical};
 
 pub(super) struct Head {
     method: Method,
@@ -53,6 +53,12 @@ impl Head {
         *request.extensions_mut() = self.extensions;
         *request.headers_mut() = self.headers.unpack();
         request
+    }
+
+    /// When the request's `grpc-timeout` runs out, if it has one.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let since = self.headers.timed_since()?;
+        Deadline::new(&self.headers.unpack(), since)
     }
 
     /// What counts as the request's path when rejections are told apart.

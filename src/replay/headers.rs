@@ -7,6 +7,9 @@
 
 use bytes::Buf;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use crate::grpc_timeout::GRPC_TIMEOUT;
 
 const LENGTHS: usize = size_of::<u64>();
 // Of the lengths, 16 bits are the name's: `http` makes none of more than 65,535 bytes. The next one says
@@ -22,6 +25,13 @@ pub(super) enum Packed {
     None,
     Small(Box<Small>),
     Large(Vec<u8>),
+    Timed(Box<Timed>),
+}
+
+/// Those of a request that must be answered in time.
+pub(super) struct Timed {
+    packed: Vec<u8>,
+    since: Instant,
 }
 
 impl Packed {
@@ -34,6 +44,12 @@ impl Packed {
     }
 
     fn pack(headers: &HeaderMap) -> Self {
+        if headers.keys().any(|name| name == GRPC_TIMEOUT) {
+            return Self::Timed(Box::new(Timed {
+                packed: pack(headers),
+                since: Instant::now(),
+            }));
+        }
         match Small::pack(headers) {
             Some(small) => Self::Small(Box::new(small)),
             None => Self::Large(pack(headers)),
@@ -45,7 +61,16 @@ impl Packed {
             Self::None => &[],
             Self::Small(small) => &small.bytes[..small.len.into()],
             Self::Large(bytes) => bytes,
+            Self::Timed(timed) => &timed.packed,
         })
+    }
+
+    /// When they were packed, if the request has a `grpc-timeout`.
+    pub(super) fn timed_since(&self) -> Option<Instant> {
+        match self {
+            Self::Timed(timed) => Some(timed.since),
+            _ => None,
+        }
     }
 }
 
@@ -139,6 +164,18 @@ fn unpack(mut packed: &[u8]) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_is_kept_with_its_moment_and_makes_no_request_longer_to_move() {
+        let mut headers = HeaderMap::new();
+        headers.append("te", HeaderValue::from_static("trailers"));
+        assert_eq!(Packed::new(&headers).timed_since(), None);
+        headers.append(&GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+        let packed = Packed::new(&headers);
+        assert!(packed.timed_since().is_some());
+        assert_eq!(packed.unpack(), headers);
+        assert_eq!(size_of::<Packed>(), size_of::<Vec<u8>>());
+    }
 
     #[test]
     fn what_just_fits_is_packed_in_little_room_and_what_does_not_is_refused() {

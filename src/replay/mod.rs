@@ -18,6 +18,8 @@ use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
+use crate::grpc_timeout::Deadline;
+
 mod frame;
 mod frames;
 pub(crate) mod head;
@@ -168,6 +170,11 @@ impl<B> Replay<B> {
     /// What counts as the request's path when rejections are told apart.
     pub(crate) fn key(&self) -> Arc<str> {
         self.head.key()
+    }
+
+    /// When the request's `grpc-timeout` runs out, if it has one.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.head.deadline()
     }
 
     /// Holds the first attempt's body back. `false` if there will be no replay.

@@ -21,4 +21,5 @@ mod requests;
 mod secrets;
 mod support;
 mod token_lifetime;
+mod wishes;
 mod world;

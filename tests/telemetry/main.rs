@@ -253,6 +253,26 @@ fn of_a_request_left_unstamped_only_the_origin_is_told() {
     assert_eq!(told.counter("symbl_auth_unstamped_total{}"), 2);
 }
 
+#[test]
+fn of_a_thousand_servers_without_a_token_a_few_are_warned_of() {
+    let told = told(|_| async {
+        let layer = Issuer::fresh(DAY, Duration::ZERO).layer();
+        for n in 0..2000 {
+            let url = format!("https://{}.example/", n % 1000);
+            send(&layer, &accepting(), get(&url)).await.unwrap();
+        }
+    });
+    let unstamped = told.all("request left unstamped");
+    assert_eq!(unstamped.len(), 2000);
+    let warned = unstamped
+        .iter()
+        .filter(|event| event.get("level") == "WARN");
+    let warned: Vec<_> = warned.map(|event| event.get("origin")).collect();
+    let first: Vec<_> = (0..16).map(|n| format!("https://{n}.example")).collect();
+    assert_eq!(warned, first);
+    assert_eq!(told.counter("symbl_auth_unstamped_total{}"), 2000);
+}
+
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
 type Endpoint =
     tower::util::BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
