@@ -32,6 +32,8 @@ struct Fleet {
     stop: Arc<AtomicBool>,
     bad: Arc<AtomicUsize>,
     load: Vec<JoinHandle<()>>,
+    /// How many requests each has sent.
+    sent: Vec<Arc<AtomicUsize>>,
 }
 
 impl Fleet {
@@ -42,6 +44,7 @@ impl Fleet {
             stop: Arc::default(),
             bad: Arc::default(),
             load: Vec::new(),
+            sent: Vec::new(),
         };
         for _ in 0..PROCESSES {
             let layer = fleet.process(url).await;
@@ -62,6 +65,8 @@ impl Fleet {
     fn add(&mut self, layer: SymblAuthLayer) {
         self.layers.push(layer.clone());
         let (stop, bad) = (Arc::clone(&self.stop), Arc::clone(&self.bad));
+        let sent: Arc<AtomicUsize> = Arc::default();
+        self.sent.push(Arc::clone(&sent));
         let origin = self.symbl.origin();
         self.load.push(tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
@@ -70,6 +75,7 @@ impl Fleet {
                     eprintln!("a request came back with {answer:?}");
                     bad.fetch_add(1, Ordering::Relaxed);
                 }
+                sent.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }));
@@ -84,6 +90,13 @@ impl Fleet {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        // What was refused is sent again once: were that token revoked on its way, nothing could mend it.
+        for sent in &self.sent {
+            let before = sent.load(Ordering::Relaxed);
+            while sent.load(Ordering::Relaxed) < before + 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     }
