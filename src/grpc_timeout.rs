@@ -7,32 +7,23 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use crate::deadline::Deadline;
+
 pub(crate) static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// When a request's `grpc-timeout` runs out.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+/// When a request runs out of time that was begun then. `None` if it has no such timeout, or none that is well formed.
+pub(crate) fn deadline(headers: &HeaderMap, since: Instant) -> Option<Deadline> {
+    Deadline::new(since, parse(headers.get(&GRPC_TIMEOUT)?)?)
+}
 
-impl Deadline {
-    /// Of a request that was begun then. `None` if it has no such timeout, or none that is well formed.
-    pub(crate) fn new(headers: &HeaderMap, since: Instant) -> Option<Self> {
-        let timeout = parse(headers.get(&GRPC_TIMEOUT)?)?;
-        since.checked_add(timeout).map(Self)
+/// Has the request say what is left. `false` if nothing is.
+pub(crate) fn set(headers: &mut HeaderMap, deadline: Deadline) -> bool {
+    let left = format(deadline.left());
+    let is_left = left.is_some();
+    if let Some(left) = left {
+        headers.insert(&GRPC_TIMEOUT, left);
     }
-
-    pub(crate) fn left(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
-    }
-
-    /// Has the request say what is left. `false` if nothing is.
-    pub(crate) fn set(self, headers: &mut HeaderMap) -> bool {
-        let left = format(self.left());
-        let is_left = left.is_some();
-        if let Some(left) = left {
-            headers.insert(&GRPC_TIMEOUT, left);
-        }
-        is_left
-    }
+    is_left
 }
 
 fn parse(value: &HeaderValue) -> Option<Duration> {

@@ -25,7 +25,7 @@
 //!   response's extensions.
 //! - The layer adds the token to requests for its origins only. A URI without a host goes where the wrapped service leads,
 //!   so it gets the token too, unless a `Host` header names another host. What a client beneath the layer does with
-//!   the header is its own matter: see `redirect_policy` for reqwest, which follows redirects.
+//!   the header is its own matter: see `reqwest_client` for reqwest, which follows redirects.
 //! - No secret is in `Debug`, errors, spans or metrics.
 //! - Dropping any future at any point loses nothing.
 //!
@@ -51,6 +51,7 @@
 mod credentials;
 #[cfg(any(feature = "client", feature = "redis-store"))]
 mod crypto;
+mod deadline;
 mod error;
 mod fetch;
 mod grpc_timeout;

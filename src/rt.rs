@@ -17,7 +17,7 @@ mod spawner {
         /// `None` outside a tokio runtime, or in one that has no timer.
         pub(crate) fn current() -> Option<Self> {
             let runtime = Handle::try_current().ok()?;
-            super::sleep(std::time::Duration::ZERO).map(|_| Self(runtime))
+            super::has_timer().then_some(Self(runtime))
         }
 
         /// Runs a task of its own. In a runtime that is being shut down, drops it there and then.
@@ -29,10 +29,14 @@ mod spawner {
 
 /// The future's output, or `None` after `limit`. Without a timer there is no limit.
 pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    match sleep(limit) {
-        Some(_) => tokio::time::timeout(limit, future).await.ok(),
-        None => Some(future.await),
+    if !has_timer() {
+        return Some(future.await);
     }
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+pub(crate) fn has_timer() -> bool {
+    sleep(Duration::ZERO).is_some()
 }
 
 /// `None` outside a tokio runtime, or in one that has no timer. Tokio says so by a panic only, which is

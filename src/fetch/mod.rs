@@ -205,7 +205,7 @@ where
         };
         let retried = Retry::new(Transient::new(self.attempts), attempt);
         async move {
-            if rt::sleep(Duration::ZERO).is_none() {
+            if !rt::has_timer() {
                 return Err(TokenError::internal(
                     "a token request needs a tokio runtime with a timer: see `Builder::enable_time`",
                 ));

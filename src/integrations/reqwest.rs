@@ -54,11 +54,13 @@ use async_trait::async_trait;
 use http::{Extensions, Uri};
 use reqwest::{Request, Response, redirect::Policy};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next, Result};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use tower::{Layer, ServiceExt};
 
-use self::chain::{Chain, Deadline, Lent, put_back};
-use crate::{Placement, SkipAuth, SymblAuthLayer, TokenError, TokenErrorKind, rt};
+use self::chain::{Chain, Lent, put_back};
+use crate::{
+    Placement, SkipAuth, SymblAuthLayer, TokenError, TokenErrorKind, deadline::Deadline, rt,
+};
 
 mod chain;
 
@@ -121,13 +123,7 @@ impl Middleware for SymblAuthLayer {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        if let Ok(uri) = request.url().as_str().parse::<Uri>()
-            && self.placement_for(&uri) == Some(Placement::ApiKey)
-            && extensions.get::<SkipAuth>().is_none()
-        {
-            return Err(Error::middleware(ApiKeyRefused));
-        }
-        send(self, request, extensions, next).await
+        send(self, Redirects::Unknown, request, extensions, next).await
     }
 }
 
@@ -142,12 +138,21 @@ impl Middleware for KeepsWithin {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        send(&self.0, request, extensions, next).await
+        send(&self.0, Redirects::Within, request, extensions, next).await
     }
+}
+
+/// Where the client may carry a request's headers.
+#[derive(PartialEq)]
+enum Redirects {
+    Unknown,
+    /// Nowhere but within the origin.
+    Within,
 }
 
 async fn send(
     auth: &SymblAuthLayer,
+    redirects: Redirects,
     mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -157,7 +162,10 @@ async fn send(
         // What is no URI, reqwest will say in its own words.
         _ => return next.run(request, extensions).await,
     };
-    let deadline = Deadline::of(&request);
+    if redirects == Redirects::Unknown && auth.placement_for(&uri) == Some(Placement::ApiKey) {
+        return Err(Error::middleware(ApiKeyRefused));
+    }
+    let deadline = (request.timeout()).and_then(|timeout| Deadline::new(Instant::now(), *timeout));
     let in_memory = request.try_clone();
     let mut message = http::Request::new(request.body_mut().take().unwrap_or_default());
     *message.method_mut() = request.method().clone();

@@ -9,7 +9,8 @@ use tower::{BoxError, Service};
 use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
 use crate::{
     NotRetried, TokenError, TokenErrorKind,
-    grpc_timeout::Deadline,
+    deadline::Deadline,
+    grpc_timeout,
     replay::{Replay, ReplayBody},
     telemetry,
     token::{Key, PATIENT, ProbeGuard, Refusal, Rejection, Stamp},
@@ -191,7 +192,7 @@ where
         } = self.acquire;
         let mut request = self.request;
         if let Some(deadline) = self.deadline
-            && !deadline.set(request.headers_mut())
+            && !grpc_timeout::set(request.headers_mut(), deadline)
         {
             return Err(too_late().into());
         }

@@ -296,8 +296,9 @@ impl SymblAuthLayer {
 
     /// Tells the layer that the API accepted that token, which [`authorize`](Self::authorize) added to a request.
     ///
-    /// Call it after each success: the layer does not see the answer. A new token that is never said to be accepted counts
-    /// as one that did not help. If it is revoked within a minute, [`rejected`](Self::rejected) then gives `None`.
+    /// Call it after each success: the layer does not see the answer. A token that nobody has said to be accepted is
+    /// unproven. Should several of those in a row be refused, the next is fetched only once the last is up to two minutes
+    /// old; until then [`rejected`](Self::rejected) gives `None`.
     pub fn accepted(&self, token: &AccessToken) {
         let cache = &self.auth.cache;
         let path = token.stamped_for().map(Arc::clone);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::HOST};
 
 use super::headers::Packed;
-use crate::{grpc_timeout::Deadline, origin::canonical};
+use crate::{deadline::Deadline, grpc_timeout, origin::canonical};
 
 pub(super) struct Head {
     method: Method,
@@ -58,7 +58,7 @@ impl Head {
     /// When the request's `grpc-timeout` runs out, if it has one.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let since = self.headers.timed_since()?;
-        Deadline::new(&self.headers.unpack(), since)
+        grpc_timeout::deadline(&self.headers.unpack(), since)
     }
 
     /// What counts as the request's path when rejections are told apart.

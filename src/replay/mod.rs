@@ -18,7 +18,7 @@ use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
-use crate::grpc_timeout::Deadline;
+use crate::deadline::Deadline;
 
 mod frame;
 mod frames;

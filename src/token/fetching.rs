@@ -12,10 +12,7 @@
 //! The cache holds what answers the waiters. The task holds a weak handle only, so that a fetch keeps
 //! nothing alive.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Weak},
-};
+use std::{panic::AssertUnwindSafe, sync::Weak};
 
 use futures::{
     FutureExt,
@@ -26,14 +23,10 @@ use tokio::sync::oneshot;
 use super::{
     AccessToken, FetchReason, TokenRequest,
     cache::Inner,
-    live::Live,
-    machine::DEADLINE,
+    machine::{DEADLINE, Told},
     service::{Fetch, Fetched},
 };
 use crate::{TokenError, TokenErrorKind, rt, telemetry};
-
-/// What waiters are told: the token, and whether the endpoint vouches for it; or an error.
-pub(super) type Told = Result<(Arc<Live>, bool), TokenError>;
 
 /// What waiters hold. Its error says that the fetch was lost.
 pub(super) type Handle = SharedFuture<oneshot::Receiver<Told>>;

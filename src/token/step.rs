@@ -18,7 +18,7 @@ use super::{
     clock::Moment,
     fetching::{Handle, InFlight, Launch},
     live::Live,
-    machine::{Brought, Ended, Machine, Wait},
+    machine::{Brought, Machine, Wait},
     service::Fetched,
 };
 use crate::{
@@ -110,13 +110,8 @@ impl Inner {
             let in_flight = told.is_some().then(|| state.in_flight.take()).flatten();
             (told, in_flight)
         });
-        let (Some((reason, ended, new)), Some(in_flight)) = (told, in_flight) else {
+        let (Some((reason, told, new)), Some(in_flight)) = (told, in_flight) else {
             return; // it was lost before: whatever it brings is dropped
-        };
-        let told = match ended {
-            Ended::Brought(live, vouches) => Ok((live, vouches)),
-            Ended::Failed(error) => Err(error),
-            Ended::Lost { .. } | Ended::TimedOut | Ended::Held => return,
         };
         telemetry::fetched(reason, in_flight.time, new, told.as_ref().err());
         telemetry::left(|| self.life_left());

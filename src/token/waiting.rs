@@ -184,15 +184,14 @@ pub(crate) async fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> Ended 
             let told = rt::timeout(left(limit), handle).await;
             telemetry::waited(time);
             match told {
-                Some(Ok(Ok((live, vouches)))) => Ended::Brought(live, vouches),
-                Some(Ok(Err(error))) => Ended::Failed(error),
+                Some(Ok(told)) => told.into(),
                 Some(Err(_lost)) => Ended::Lost { own },
                 None => Ended::TimedOut,
             }
         }
         WaitFor::Held { handle, until } => {
             let limit = left(until.saturating_duration_since(now));
-            if cfg!(shuttle) || rt::sleep(limit).is_some() {
+            if cfg!(shuttle) || rt::has_timer() {
                 rt::timeout(limit, handle).await;
             }
             Ended::Held

@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 use http::Extensions;
 use reqwest::{Body, Request, Response, Url};
 use reqwest_middleware::{Error, Next, Result};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 use tower::Service;
 
-use crate::{ReplayBody, SymblAuthLayer};
+use crate::{ReplayBody, SymblAuthLayer, deadline::Deadline};
 
 /// By how much an attempt may be late to say that its timeout has run out.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
@@ -50,21 +50,6 @@ impl<'a> Lent<'a> {
     /// The answer that says nothing of the token.
     pub(super) fn unrelated(&mut self) -> Option<Response> {
         self.unrelated.take()
-    }
-}
-
-/// When a request's own timeout runs out.
-#[derive(Clone, Copy)]
-pub(super) struct Deadline(Instant);
-
-impl Deadline {
-    /// `None` without a timeout, or if it is one of centuries.
-    pub(super) fn of(request: &Request) -> Option<Self> {
-        Instant::now().checked_add(*request.timeout()?).map(Self)
-    }
-
-    pub(super) fn left(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
     }
 }
 
@@ -107,10 +92,9 @@ impl Chain<'_> {
     }
 }
 
-fn without_fragment(url: &Url) -> Url {
-    let mut url = url.clone();
-    url.set_fragment(None);
-    url
+fn without_fragment(url: &Url) -> &str {
+    let url = url.as_str();
+    url.split_once('#').map_or(url, |(before, _)| before)
 }
 
 impl<'a> Service<http::Request<ReplayBody<Body>>> for Chain<'a> {

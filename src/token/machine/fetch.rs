@@ -6,7 +6,7 @@ use fastrand::Rng;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::{AccessToken, Ended, FetchReason, Machine, Moment, OVERDUE, Tracked, Urgency};
+use super::{AccessToken, FetchReason, Machine, Moment, OVERDUE, Tracked, Urgency};
 use crate::{TokenError, TokenErrorKind, token::live::Live};
 
 /// The fetch under way.
@@ -32,6 +32,10 @@ pub(crate) struct Brought {
     /// What was left of it when its request was sent.
     pub(crate) lifetime: Duration,
 }
+
+/// What those who wait for a fetch are told: the token, and whether the endpoint vouches for it, having been told to
+/// bring another; or an error.
+pub(crate) type Told = Result<(Arc<Live>, bool), TokenError>;
 
 impl Machine {
     pub(super) fn refresh_ahead(&mut self, now: Moment, can_fetch: bool) {
@@ -87,13 +91,16 @@ impl Machine {
         now: Moment,
         id: u64,
         outcome: Result<Brought, TokenError>,
-    ) -> Option<(FetchReason, Ended, bool)> {
+    ) -> Option<(FetchReason, Told, bool)> {
         let Some(fetching) = self.fetching.take_if(|fetching| fetching.id == id) else {
             self.dropped.extend(outcome.err());
             return None;
         };
-        let (ended, new) = match outcome.and_then(expired_on_arrival) {
-            Ok(brought) => self.brought(now, &fetching, brought),
+        let (told, new) = match outcome.and_then(expired_on_arrival) {
+            Ok(brought) => {
+                let (brought, new) = self.brought(now, &fetching, brought);
+                (Ok(brought), new)
+            }
             Err(error) => {
                 if fetching.refused.is_some() {
                     self.limits.give_back();
@@ -105,20 +112,20 @@ impl Machine {
                     Some(_) => Urgency::NotUrgent,
                     None => Urgency::Urgent,
                 };
-                let told = self.gate.closed(now.mono, urgency);
-                (Ended::Failed(told.unwrap_or(error)), false)
+                let closed = self.gate.closed(now.mono, urgency);
+                (Err(closed.unwrap_or(error)), false)
             }
         };
         self.settle(now);
-        Some((fetching.reason, ended, new))
+        Some((fetching.reason, told, new))
     }
 
-    pub(super) fn brought(
+    fn brought(
         &mut self,
         now: Moment,
         fetching: &Fetching,
         brought: Brought,
-    ) -> (Ended, bool) {
+    ) -> ((Arc<Live>, bool), bool) {
         self.dropped.extend(self.gate.open());
         self.hear(now.mono);
         let reason = fetching.reason;
@@ -167,7 +174,7 @@ impl Machine {
         }
         let tracked = self.tokens.get(generation);
         let live = tracked.expect("what was brought is kept").live.clone();
-        (Ended::Brought(live, vouches), !same)
+        ((live, vouches), !same)
     }
 
     /// The fetch was lost with its runtime.

@@ -28,8 +28,8 @@ use tokio::time::Instant;
 
 use super::{AccessToken, FetchReason, clock::Moment, live::Live};
 use crate::TokenError;
-pub(crate) use fetch::Brought;
 use fetch::Fetching;
+pub(crate) use fetch::{Brought, Told};
 use gate::{Gate, Urgency};
 pub(crate) use paths::Key;
 use paths::{Limits, Paths};

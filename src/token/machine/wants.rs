@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Tracked, Urgency, gate};
+use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Told, Tracked, Urgency, gate};
 use crate::{TokenError, token::live::Live};
 
 /// How many fetches of its own a caller loses before it gives up.
@@ -229,6 +229,15 @@ impl Machine {
         let spent = (self.fetching.as_ref()).map(|fetching| now.since(fetching.since));
         let limit = OVERDUE.saturating_sub(spent.unwrap_or_default());
         Wait::Fetch { own, limit }
+    }
+}
+
+impl From<Told> for Ended {
+    fn from(told: Told) -> Self {
+        match told {
+            Ok((live, vouches)) => Self::Brought(live, vouches),
+            Err(error) => Self::Failed(error),
+        }
     }
 }
 

@@ -1,14 +1,11 @@
 //! The issuer of tokens, and the API that looks at them.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::{
-    super::{
-        AccessToken,
-        machine::{Brought, Ended},
-    },
+    super::{AccessToken, machine::Brought},
     trouble::{Issuer, Outage, SECOND},
     world::{Issued, Phase, Said, World},
 };
@@ -45,7 +42,7 @@ impl World {
 
     /// Whether it always answers 401. In a harmless world some token is accepted before any does.
     pub(super) fn is_bad(&self, path: usize) -> bool {
-        path < self.trouble.bad_paths && (self.seen.accepted || !self.trouble.harmless)
+        path < self.trouble.bad_paths && (!self.accepted.is_empty() || !self.trouble.harmless)
     }
 
     pub(super) fn issued(&self, generation: u64) -> Option<&Issued> {
@@ -131,17 +128,17 @@ impl World {
         });
         let failed = outcome.is_err();
         let told = self.machine.fetched(now, id, outcome);
-        let Some((reason, ended, _)) = told else {
+        let Some((reason, told, _)) = told else {
             return self.breaks("a fetch that is under way is not known".into());
         };
-        if let (Ended::Brought(live, _), Some(place)) = (&ended, place) {
+        if let (Ok((live, _)), Some(place)) = (&told, place) {
             let generation = live.generation;
             if !self.generations.iter().any(|(it, _)| *it == generation) {
                 self.generations.push((generation, place));
             }
             self.tell(|| format!("a fetch ({reason:?}) brought token {generation}"));
         } else {
-            self.tell(|| format!("a fetch ({reason:?}) failed: {ended:?}"));
+            self.tell(|| format!("a fetch ({reason:?}) failed: {told:?}"));
         }
         let still = self.plan().live.map(|live| live.generation);
         if failed && live.is_some() && still != live && !self.machine.has_turned(now) {
@@ -157,12 +154,7 @@ impl World {
         self.follow();
         for (request, it, _) in waiting {
             debug_assert_eq!(it, id);
-            let ended = match &ended {
-                Ended::Brought(live, vouches) => Ended::Brought(Arc::clone(live), *vouches),
-                Ended::Failed(error) => Ended::Failed(error.clone()),
-                _ => Ended::TimedOut,
-            };
-            self.waited(request, ended);
+            self.waited(request, told.clone().into());
         }
     }
 }

@@ -159,12 +159,9 @@ impl World {
                     }
                     return self.rejected(request, refusal);
                 }
-                let listens = self.shown.listens;
-                if said == Said::Yes && listens {
-                    self.seen.accepted = true;
-                    self.accepted.push(generation);
+                if said == Said::Yes && self.shown.listens {
                     let path = self.shown.awaits.then_some(&*key);
-                    self.machine.accepted(now, generation, path, false);
+                    self.accepted(generation, path, false);
                     self.follow();
                 }
                 if let Some(probe) = probe {
@@ -177,10 +174,7 @@ impl World {
                 generation,
             } => {
                 match said {
-                    Said::Yes => {
-                        self.accepted.push(generation);
-                        self.machine.accepted(now, generation, Some(&key), true);
-                    }
+                    Said::Yes => self.accepted(generation, Some(&key), true),
                     Said::Nothing => self.machine.unanswered(&key),
                     Said::No => {
                         let second = Refusal {
@@ -200,6 +194,13 @@ impl World {
             }
             other => self.requests[request].phase = other,
         }
+    }
+
+    /// The machine is told so.
+    fn accepted(&mut self, generation: u64, path: Option<&str>, retry: bool) {
+        self.accepted.insert(generation);
+        let now = self.moment();
+        self.machine.accepted(now, generation, path, retry);
     }
 
     pub(super) fn rejected(&mut self, request: usize, refusal: Refusal) {

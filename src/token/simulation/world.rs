@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -88,8 +88,6 @@ pub(super) struct Seen {
     /// 401s and token errors that are not their path's own: when the last was, and how many.
     pub(super) refused: usize,
     pub(super) last_refused: Option<Duration>,
-    /// Whether any token has been accepted.
-    pub(super) accepted: bool,
     /// Those that could not be sent again, and whose path was not bad.
     pub(super) lost: usize,
     pub(super) fetches: usize,
@@ -116,7 +114,7 @@ pub(super) struct World {
     pub(super) issued: Vec<Issued>,
     pub(super) generations: Vec<(u64, usize)>,
     /// Those that the machine was told of as accepted.
-    pub(super) accepted: Vec<u64>,
+    pub(super) accepted: BTreeSet<u64>,
     pub(super) fetches: Vec<(Duration, FetchReason)>,
     pub(super) seen: Seen,
     pub(super) history: VecDeque<String>,
@@ -151,7 +149,7 @@ impl World {
             held: Vec::new(),
             issued: Vec::new(),
             generations: Vec::new(),
-            accepted: Vec::new(),
+            accepted: BTreeSet::new(),
             fetches: Vec::new(),
             seen: Seen::default(),
             history: VecDeque::new(),
@@ -262,7 +260,7 @@ impl World {
                 }
             }
             // It is harmless once there is a token that has been accepted.
-            Event::Forced if self.trouble.harmless && !self.seen.accepted => {}
+            Event::Forced if self.trouble.harmless && self.accepted.is_empty() => {}
             Event::Forced => {
                 self.tell(|| "refresh() is called".into());
                 let request = self.request(usize::MAX, "refresh".into());
