@@ -149,11 +149,22 @@ fn refuse_first(seen: &Seen) -> Answer {
 
 /// `token-1`, `token-2` and so on, and how many there were.
 fn tokens() -> (Builder, Arc<AtomicUsize>) {
+    slow_tokens(Duration::ZERO)
+}
+
+/// The same, whose first token is there at once, and each later one after that delay.
+fn slow_tokens(delay: Duration) -> (Builder, Arc<AtomicUsize>) {
     let fetches = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&fetches);
     let tokens = tower::service_fn(move |_: TokenRequest| {
-        let token = format!("token-{}", count.fetch_add(1, Ordering::Relaxed) + 1);
-        async move { Ok::<_, BoxError>(AccessToken::new(token, Duration::from_secs(3600))?) }
+        let call = count.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            if call > 1 && !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            let token = format!("token-{call}");
+            Ok::<_, BoxError>(AccessToken::new(token, Duration::from_secs(3600))?)
+        }
     });
     (SymblAuthLayer::builder(tokens), fetches)
 }
@@ -382,17 +393,7 @@ async fn a_redirect_to_another_host_goes_without_the_token_and_its_401_is_no_rej
 
 #[tokio::test]
 async fn with_the_layers_policy_no_redirect_leads_away_from_the_origin() {
-    let other = Server::start(|seen| match &*seen.path {
-        "/there" => redirect(302, "/on"),
-        _ => answer(StatusCode::OK),
-    })
-    .await;
-    let to = other.url("/there");
-    let ours = Server::start(move |seen| match &*seen.path {
-        "/" => redirect(302, "/next"),
-        _ => redirect(302, &to),
-    })
-    .await;
+    let (ours, other) = leading_away(302).await;
     let (builder, _) = tokens();
     let layer = builder.origins(origins(&[&ours])).build();
     let client = reqwest::Client::builder().redirect(layer.redirect_policy());
@@ -465,7 +466,7 @@ async fn what_a_redirect_says_has_been_done_is_not_done_again_for_a_rejection_be
 }
 
 /// An API that leads to a host that leads on within itself.
-async fn leading_away() -> (Server, Server) {
+async fn leading_away(status: u16) -> (Server, Server) {
     let other = Server::start(|seen| match &*seen.path {
         "/there" => redirect(302, "/on"),
         _ => answer(StatusCode::OK),
@@ -474,7 +475,7 @@ async fn leading_away() -> (Server, Server) {
     let to = other.url("/there");
     let ours = Server::start(move |seen| match &*seen.path {
         "/" => redirect(302, "/next"),
-        "/next" => redirect(307, &to),
+        "/next" => redirect(status, &to),
         _ => answer(StatusCode::OK),
     })
     .await;
@@ -487,7 +488,7 @@ async fn the_layers_client_follows_redirects_with_the_token_within_the_origin_on
         (Placement::Bearer, "authorization", "Bearer token-1"),
         (Placement::ApiKey, "x-api-key", "token-1"),
     ] {
-        let (ours, other) = leading_away().await;
+        let (ours, other) = leading_away(307).await;
         let (builder, _) = tokens();
         let layer = builder.placement(placement).origins(origins(&[&ours]));
         // Its own policy gives way.
@@ -535,21 +536,6 @@ async fn a_redirect_to_a_login_page_elsewhere_is_a_rejection_if_the_user_says_so
     assert_eq!(fetches.load(Ordering::Relaxed), 2);
 }
 
-/// A token service whose first token is there at once, and each later one after that delay.
-fn slow_tokens(delay: Duration) -> Builder {
-    let count = Arc::new(AtomicUsize::new(0));
-    SymblAuthLayer::builder(tower::service_fn(move |_: TokenRequest| {
-        let call = count.fetch_add(1, Ordering::Relaxed) + 1;
-        async move {
-            if call > 1 {
-                tokio::time::sleep(delay).await;
-            }
-            let token = format!("token-{call}");
-            Ok::<_, BoxError>(AccessToken::new(token, Duration::from_secs(3600))?)
-        }
-    }))
-}
-
 #[tokio::test]
 async fn a_long_rejection_is_held_for_a_second_and_a_short_one_until_there_is_a_token() {
     for (length, status) in [
@@ -564,7 +550,9 @@ async fn a_long_rejection_is_held_for_a_second_and_a_short_one_until_there_is_a_
             answer
         })
         .await;
-        let layer = slow_tokens(Duration::from_millis(1500)).origins(origins(&[&server]));
+        let layer = slow_tokens(Duration::from_millis(1500))
+            .0
+            .origins(origins(&[&server]));
         let response = with(layer.build()).get(server.url("/")).send().await;
         let response = response.unwrap();
         assert_eq!(response.status(), status);
@@ -618,7 +606,9 @@ type TokenResult = std::result::Result<AccessToken, BoxError>;
 #[tokio::test]
 async fn a_requests_timeout_bounds_the_wait_for_another_token() {
     let server = Server::start(refuse_first).await;
-    let layer = slow_tokens(Duration::from_secs(6)).origins(origins(&[&server]));
+    let layer = slow_tokens(Duration::from_secs(6))
+        .0
+        .origins(origins(&[&server]));
     let start = std::time::Instant::now();
     let request = with(layer.build()).get(server.url("/"));
     let error = request.timeout(Duration::from_secs(1)).send().await;
@@ -630,7 +620,9 @@ async fn a_requests_timeout_bounds_the_wait_for_another_token() {
 async fn the_second_attempt_has_what_is_left_of_the_requests_timeout() {
     // Hangs on the second attempt, after a second's wait for the token.
     let server = Server::start(|seen| rejected_or_hanging(seen.token() == "Bearer token-1")).await;
-    let layer = slow_tokens(Duration::from_secs(1)).origins(origins(&[&server]));
+    let layer = slow_tokens(Duration::from_secs(1))
+        .0
+        .origins(origins(&[&server]));
     let left = Arc::default();
     let client = ClientBuilder::new(reqwest::Client::new())
         .with(layer.build())
@@ -887,7 +879,7 @@ mod told {
         let _guard = tracing_subscriber::registry()
             .with(events.clone())
             .set_default();
-        let (ours, other) = leading_away().await;
+        let (ours, other) = leading_away(307).await;
         let (builder, _) = tokens();
         let layer = builder.origins(origins(&[&ours])).build();
 

@@ -399,21 +399,27 @@ impl Drop for CallsBackWhenDropped {
     }
 }
 
-#[test]
-fn an_error_of_the_token_service_may_call_the_layer_when_it_is_dropped() {
+/// A layer whose first token requests fail with such an error.
+fn fails_at_first(times: usize) -> SymblAuthLayer {
     let cell: Arc<OnceLock<SymblAuthLayer>> = Arc::default();
     let layer = Arc::clone(&cell);
     let issuer = Issuer::new(move |call| {
         let layer = layer.get().unwrap().clone();
         async move {
-            match call {
-                1 | 2 => Err(CallsBackWhenDropped(layer).into()),
-                _ => Ok(AccessToken::new("token-3", DAY)?),
+            if call <= times {
+                return Err(CallsBackWhenDropped(layer).into());
             }
+            Ok(AccessToken::new(format!("token-{call}"), DAY)?)
         }
     });
     let layer = issuer.layer();
     cell.set(layer.clone()).unwrap();
+    layer
+}
+
+#[test]
+fn an_error_of_the_token_service_may_call_the_layer_when_it_is_dropped() {
+    let layer = fails_at_first(2);
     assert!(ends(async move {
         // Each replaces what the gate keeps of the last.
         layer.token().await.unwrap_err();
@@ -424,19 +430,7 @@ fn an_error_of_the_token_service_may_call_the_layer_when_it_is_dropped() {
 
 #[test]
 fn the_last_of_that_error_may_be_dropped_by_one_who_had_waited_for_it() {
-    let cell: Arc<OnceLock<SymblAuthLayer>> = Arc::default();
-    let layer = Arc::clone(&cell);
-    let issuer = Issuer::new(move |call| {
-        let layer = layer.get().unwrap().clone();
-        async move {
-            match call {
-                1 => Err(CallsBackWhenDropped(layer).into()),
-                _ => Ok(AccessToken::new("token-2", DAY)?),
-            }
-        }
-    });
-    let layer = issuer.layer();
-    cell.set(layer.clone()).unwrap();
+    let layer = fails_at_first(1);
     assert!(ends(async move {
         let mut waits = Box::pin(layer.token());
         assert!(futures::poll!(&mut waits).is_pending());
