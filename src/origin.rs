@@ -5,7 +5,7 @@ use std::{error::Error, fmt, str::FromStr};
 use http::{
     HeaderMap, Uri,
     header::HOST,
-    uri::{Authority, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
 /// Scheme, host and port of a server that may be sent the token, as in `https://api.symbl.ai`.
@@ -65,6 +65,18 @@ impl Origin {
             &Scheme::HTTP
         };
         authority.as_str() == &*self.authority && scheme == own
+    }
+
+    /// A URI that names it as it writes itself.
+    pub(crate) fn uri(&self, path: PathAndQuery) -> Uri {
+        let scheme = if self.tls {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let uri = Uri::builder().scheme(scheme).authority(&*self.authority);
+        let uri = uri.path_and_query(path).build();
+        uri.expect("an origin is a scheme and an authority")
     }
 
     /// Whether the authority names this host and port; without a port, the scheme's default is meant.
@@ -157,23 +169,44 @@ impl Error for InvalidOrigin {}
 /// given) goes where the inner service leads, so it passes. In either case a `Host` header must not name
 /// another host: over HTTP/1.1 it is the virtual host it names that gets the token.
 #[inline]
-pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> bool {
+pub(crate) fn allows(origins: &[Origin], uri: &Uri, headers: &HeaderMap) -> Option<Listed> {
     match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
-            let is_written = |origin: &&Origin| origin.is_written(scheme, authority);
-            match origins.iter().find(is_written) {
-                Some(_) if headers.is_empty() => true,
-                Some(origin) => is_host(origin, headers),
-                None => allows_equivalent(origins, scheme, authority, headers),
+            let is_written = |origin: &Origin| origin.is_written(scheme, authority);
+            match origins.iter().position(is_written) {
+                Some(at) => {
+                    let is_allowed = is_host(&origins[at], headers);
+                    is_allowed.then_some(Listed::AsWritten(at))
+                }
+                None => allows_equivalent(origins, scheme, authority, headers)
+                    .then_some(Listed::Otherwise),
             }
         }
         // The authority form of CONNECT: what follows on that connection is not ours to see.
-        (None, Some(_)) => false,
-        (_, None) => headers.get_all(HOST).iter().all(|host| {
-            let host = Authority::try_from(host.as_bytes());
-            host.is_ok_and(|host| origins.iter().any(|o| o.has_host(&host)))
-        }),
+        (None, Some(_)) => None,
+        (_, None) => {
+            let mut hosts = headers.get_all(HOST).iter();
+            let is_allowed = hosts.all(|host| {
+                let host = Authority::try_from(host.as_bytes());
+                host.is_ok_and(|host| origins.iter().any(|o| o.has_host(&host)))
+            });
+            is_allowed.then_some(match uri.scheme() {
+                None => Listed::Unnamed,
+                Some(_) => Listed::Otherwise,
+            })
+        }
     }
+}
+
+/// How a request names an origin of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// To the letter as the one at this place.
+    AsWritten(usize),
+    /// In other words.
+    Otherwise,
+    /// Not at all: the request goes where the inner service leads.
+    Unnamed,
 }
 
 /// The same for a request that something else sends, a WebSocket's handshake among them: `ws` stands for
@@ -183,7 +216,7 @@ pub(crate) fn allows_handshake(origins: &[Origin], uri: &Uri, headers: &HeaderMa
         (Some(scheme), Some(authority)) => {
             equivalent(origins, scheme, authority).is_some_and(|origin| is_host(origin, headers))
         }
-        _ => allows(origins, uri, headers),
+        _ => allows(origins, uri, headers).is_some(),
     }
 }
 
@@ -199,8 +232,15 @@ fn allows_equivalent(
     origin.is_some_and(|origin| is_host(origin, headers))
 }
 
+/// How many names are few.
+const FEW: usize = 16;
+
 #[inline]
 fn is_host(origin: &Origin, headers: &HeaderMap) -> bool {
+    // Of few names, to look at each takes less time than to hash one.
+    if headers.keys_len() <= FEW && !headers.keys().any(|name| name == HOST) {
+        return true;
+    }
     headers.get_all(HOST).iter().all(|host| {
         host.as_bytes() == origin.authority.as_bytes()
             || Authority::try_from(host.as_bytes()).is_ok_and(|host| origin.has_host(&host))

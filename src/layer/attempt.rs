@@ -59,6 +59,27 @@ pub(super) struct Retry<S, B> {
     pub(super) probe: Option<Box<ProbeGuard>>,
 }
 
+/// Sends the first attempt with a service that is ready.
+pub(super) fn first<S, B>(
+    shared: Arc<Shared<S>>,
+    ready: &mut S,
+    mut request: Request<ReplayBody<B>>,
+    replay: Replay<B>,
+    stamp: Stamp,
+) -> (S::Future, Retry<S, B>)
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    (shared.auth.placement).stamp(request.headers_mut(), stamp.value);
+    let retry = Retry {
+        shared,
+        replay,
+        generation: stamp.generation,
+        probe: stamp.probe,
+    };
+    (ready.call(request), retry)
+}
+
 /// A 401, held unread until there is a token to send the request again with, or none to be had.
 pub(super) struct Rejected<S, B, Response> {
     pub(super) decided: BoxFuture<'static, Result<(Rejection, u64), NotRetried>>,
@@ -108,12 +129,16 @@ impl<S, B> Retry<S, B> {
         self.shared.auth.is_rejection(response)
     }
 
+    fn key(&self) -> Key {
+        self.replay.key(&self.shared.auth.origins)
+    }
+
     /// The first attempt was answered, and not rejected.
     #[inline]
     pub(super) fn answered<R>(&self, response: &Response<R>) {
         let cache = &self.shared.auth.cache;
         if cache.listens() && is_acceptance(response) {
-            cache.accepted(self.generation, || Some(self.replay.key()));
+            cache.accepted(self.generation, || Some(self.key()));
         }
     }
 
@@ -121,7 +146,7 @@ impl<S, B> Retry<S, B> {
     #[cold]
     pub(super) fn rejected<R>(self, response: Response<R>) -> FirstAnswer<S, B, R> {
         let cache = &self.shared.auth.cache;
-        let path = self.replay.key();
+        let path = self.key();
         let can_be_sent_again = self.replay.hold();
         let refusal = Refusal {
             generation: self.generation,
@@ -172,7 +197,7 @@ impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
         Ok(Box::new(Resending {
             acquire: Acquire::retry(Arc::clone(&retry.shared), instance, generation, refused),
             path: self.path,
-            request: retry.replay.take_over(),
+            request: retry.replay.take_over(&retry.shared.auth.origins),
             rejection,
             deadline: self.deadline,
         }))

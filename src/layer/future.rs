@@ -27,16 +27,17 @@ use tower::{BoxError, Service};
 use super::{
     Auth,
     acquire::Acquire,
-    attempt::{Rejected, Resending, Resent, Retry, Waiting},
+    attempt::{Rejected, Resending, Resent, Retry, Waiting, first},
     shared::Shared,
 };
 use crate::{
     NotRetried,
     replay::{Replay, ReplayBody},
-    token::{Stamp, WaitFor, Waited},
+    token::{WaitFor, Waited},
 };
 
 pin_project! {
+    #[project = Projected]
     /// The future of [`SymblAuth`](crate::SymblAuth).
     ///
     /// # Cancel safety
@@ -49,6 +50,8 @@ pin_project! {
     {
         #[pin]
         state: State<S, S::Future, S::Response, B>,
+        // Of the first attempt. Not in the state, so that it can be saved where it stays before there is a response.
+        retry: Option<Retry<S, B>>,
     }
 }
 
@@ -58,10 +61,10 @@ pin_project! {
         /// Goes without a token. If its origin is not listed, a rejection says so.
         Passing { #[pin] response: F, unlisted: Option<Arc<Auth>> },
         Waiting { waiting: Option<Box<Waiting<S, B>>> },
-        First { #[pin] response: F, retry: Option<Retry<S, B>> },
+        First { #[pin] response: F },
         Rejected { rejected: Option<Box<Rejected<S, B, R>>> },
         Resending { resending: Option<Box<Resending<S, B>>> },
-        Second { #[pin] response: F, resent: Option<Resent> },
+        Second { #[pin] response: F, resent: Option<Box<Resent>> },
     }
 }
 
@@ -72,6 +75,7 @@ where
     pub(super) fn pass(response: S::Future, unlisted: Option<Arc<Auth>>) -> Self {
         Self {
             state: State::Passing { response, unlisted },
+            retry: None,
         }
     }
 
@@ -91,45 +95,16 @@ where
             state: State::Waiting {
                 waiting: Some(waiting),
             },
+            retry: None,
         }
     }
 
-    /// Stamps the request, and sends it with the service that is ready.
-    #[inline(always)] // it moves some hundred bytes less
-    pub(super) fn first(
-        shared: Arc<Shared<S>>,
-        ready: &mut S,
-        request: Request<ReplayBody<B>>,
-        replay: Replay<B>,
-        stamp: Stamp,
-    ) -> Self {
-        Self {
-            state: State::first(shared, ready, request, replay, stamp),
-        }
-    }
-}
-
-impl<S, B> State<S, S::Future, S::Response, B>
-where
-    S: Service<Request<ReplayBody<B>>>,
-{
+    /// The first attempt is under way.
     #[inline(always)]
-    fn first(
-        shared: Arc<Shared<S>>,
-        ready: &mut S,
-        mut request: Request<ReplayBody<B>>,
-        replay: Replay<B>,
-        stamp: Stamp,
-    ) -> Self {
-        (shared.auth.placement).stamp(request.headers_mut(), stamp.value);
-        Self::First {
-            response: ready.call(request),
-            retry: Some(Retry {
-                shared,
-                replay,
-                generation: stamp.generation,
-                probe: stamp.probe,
-            }),
+    pub(super) fn first(response: S::Future, retry: Option<Retry<S, B>>) -> Self {
+        Self {
+            state: State::First { response },
+            retry,
         }
     }
 }
@@ -144,7 +119,7 @@ where
     type Output = Result<Response<R>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let Projected { mut state, retry } = self.project();
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Passing { response, unlisted } => {
@@ -160,34 +135,40 @@ where
                     let Waiting {
                         acquire, replay, ..
                     } = &mut **running(waiting);
-                    let stamp = ready!(acquire.poll(cx, &|| replay.key()))?;
+                    let origins = &Arc::clone(&acquire.shared).auth.origins;
+                    let stamp = ready!(acquire.poll(cx, &|| replay.key(origins)))?;
                     let Waiting {
                         acquire,
                         request,
                         replay,
                     } = *take(waiting);
                     let mut service = acquire.service;
-                    State::first(acquire.shared, &mut service, request, replay, stamp)
+                    let (response, first) =
+                        first(acquire.shared, &mut service, request, replay, stamp);
+                    *retry = Some(first);
+                    State::First { response }
                 }
-                StateProj::First { response, retry } => match response.poll(cx) {
-                    Poll::Ready(Ok(response)) if running(retry).is_rejection(&response) => {
-                        match take(retry).rejected(response) {
-                            Ok(response) => return Poll::Ready(Ok(response)),
-                            Err(rejected) => State::Rejected {
-                                rejected: Some(rejected),
-                            },
+                StateProj::First { response } => {
+                    let response = match ready!(response.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => {
+                            *retry = None;
+                            return Poll::Ready(Err(error.into()));
                         }
-                    }
-                    Poll::Pending => return Poll::Pending,
-                    done => {
-                        if let Poll::Ready(Ok(response)) = &done {
-                            running(retry).answered(response);
-                        }
+                    };
+                    if !running(retry).is_rejection(&response) {
+                        running(retry).answered(&response);
                         // Nothing is kept any longer, and the body goes on.
                         *retry = None;
-                        return done.map_err(Into::into);
+                        return Poll::Ready(Ok(response));
                     }
-                },
+                    match take(retry).rejected(response) {
+                        Ok(response) => return Poll::Ready(Ok(response)),
+                        Err(rejected) => State::Rejected {
+                            rejected: Some(rejected),
+                        },
+                    }
+                }
                 StateProj::Rejected { rejected } => {
                     let decided = ready!(running(rejected).decided.poll_unpin(cx));
                     match take(rejected).resolve(decided) {
@@ -203,7 +184,7 @@ where
                     let (response, resent) = take(resending).send(stamp)?;
                     State::Second {
                         response,
-                        resent: Some(resent),
+                        resent: Some(Box::new(resent)),
                     }
                 }
                 StateProj::Second { response, resent } => {

@@ -277,7 +277,7 @@ impl SymblAuthLayer {
     #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
         let headers = http::HeaderMap::new();
-        crate::origin::allows(&self.auth.origins, uri, &headers).then_some(self.auth.placement)
+        crate::origin::allows(&self.auth.origins, uri, &headers).map(|_| self.auth.placement)
     }
 
     /// Whether a response counts as a rejection.

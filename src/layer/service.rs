@@ -10,11 +10,19 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{Auth, SkipAuth, future::ResponseFuture, shared::Shared};
+use super::{
+    Auth, SkipAuth,
+    attempt::{Retry, first},
+    future::ResponseFuture,
+    shared::Shared,
+};
 use crate::{
-    origin::allows,
-    replay::{Replay, ReplayBody, record},
-    token::{Asked, WaitFor, Waited},
+    origin::{Listed, allows},
+    replay::{
+        Replay, ReplayBody,
+        look::{Seen, Stream, look},
+    },
+    token::{Asked, Stamp, WaitFor, Waited},
 };
 
 /// Adds the shared token's header to each request, and sends it once more if the token is rejected.
@@ -72,47 +80,65 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let auth = &self.shared.auth;
         if request.extensions().get::<SkipAuth>().is_some() {
             let request = request.map(ReplayBody::passing);
             return ResponseFuture::pass(self.inner.call(request), None);
         }
-        if !allows(&auth.origins, request.uri(), request.headers()) {
+        let Some(listed) = allows(&auth.origins, request.uri(), request.headers()) else {
             auth.unlisted.tell(request.uri());
             let unlisted = Some(Arc::clone(auth));
             let request = request.map(ReplayBody::passing);
             return ResponseFuture::pass(self.inner.call(request), unlisted);
-        }
+        };
         self.shared.keep(&self.inner);
-        // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
-        if !auth.cache.is_fetching_after_rejection()
-            && let Some(stamp) = auth.cache.live()
-        {
-            let shared = Arc::clone(&self.shared);
-            let (request, replay) = recorded(request, shared.auth.replay_limit);
-            return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
-        }
-        let (request, replay) = recorded(request, auth.replay_limit);
-        self.ask(request, replay)
+        // What is in memory takes the short way, and is moved once: a head is long.
+        let whole = match look(request.body_mut()) {
+            Seen::Whole(whole) => whole,
+            Seen::Stream(stream) => return self.stream(request, listed, stream),
+        };
+        let Some(stamp) = auth.cache.live() else {
+            let replay = Replay::whole(&request, listed, whole.clone());
+            return self.ask(request.map(|_| ReplayBody::whole(whole)), replay);
+        };
+        let retry = Some(Retry {
+            shared: Arc::clone(&self.shared),
+            replay: Replay::whole(&request, listed, whole.clone()),
+            generation: stamp.generation,
+            probe: stamp.probe,
+        });
+        auth.placement.stamp(request.headers_mut(), stamp.value);
+        // To drop the body in between would have the head moved twice.
+        let (parts, _empty) = request.into_parts();
+        let request = Request::from_parts(parts, ReplayBody::whole(whole));
+        ResponseFuture::first(self.inner.call(request), retry)
     }
 }
 
-/// A request whose head is saved, and its body recorded, for the retry.
-#[inline(always)] // it moves some hundred bytes less
-fn recorded<B>(request: Request<B>, limit: usize) -> (Request<ReplayBody<B>>, Replay<B>)
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    // With nothing in between, the head is moved once.
-    let (parts, body) = request.into_parts();
-    let mut request = Request::from_parts(parts, ReplayBody::empty());
-    let replay = record(&mut request, body, limit);
-    (request, replay)
-}
-
 impl<S> SymblAuth<S> {
+    /// Sends a request whose body is a stream.
+    fn stream<B, R>(
+        &mut self,
+        request: Request<B>,
+        listed: Listed,
+        seen: Stream,
+    ) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let auth = &self.shared.auth;
+        let (request, replay) = Replay::stream(request, listed, seen, auth.replay_limit);
+        // Who cannot send again what is rejected waits for a fetch that a rejection has begun.
+        let waits = replay.is_known_to_be_none() && auth.cache.is_fetching_after_rejection();
+        match auth.cache.live() {
+            Some(stamp) if !waits => self.first(request, replay, stamp),
+            _ => self.ask(request, replay),
+        }
+    }
+
     /// There is something to ask before the request goes.
     #[cold]
     fn ask<B, R>(
@@ -126,18 +152,11 @@ impl<S> SymblAuth<S> {
         B::Error: Into<BoxError>,
     {
         let shared = Arc::clone(&self.shared);
-        if !replay.is_known_to_be_none()
-            && let Some(stamp) = shared.auth.cache.live()
-        {
-            return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
-        }
-        let path = || replay.key();
+        let path = || replay.key(&shared.auth.origins);
         let over_limit = replay.is_known_to_be_none();
         let mut waited = Waited::default();
         let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
-            Ok(Asked::Stamp(stamp)) => {
-                return ResponseFuture::first(shared, &mut self.inner, request, replay, stamp);
-            }
+            Ok(Asked::Stamp(stamp)) => return self.first(request, replay, stamp),
             Ok(Asked::Wait(wait)) => wait,
             Err(error) => WaitFor::Failed(error),
         };
@@ -145,6 +164,21 @@ impl<S> SymblAuth<S> {
         let service = self.inner.clone();
         drop(mem::replace(&mut self.inner, service.clone()));
         ResponseFuture::wait(shared, service, request, replay, (wait, waited))
+    }
+
+    /// Sends a request with the reserved instance.
+    fn first<B>(
+        &mut self,
+        request: Request<ReplayBody<B>>,
+        replay: Replay<B>,
+        stamp: Stamp,
+    ) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>>,
+    {
+        let shared = Arc::clone(&self.shared);
+        let (response, retry) = first(shared, &mut self.inner, request, replay, stamp);
+        ResponseFuture::first(response, Some(retry))
     }
 }
 

@@ -7,7 +7,8 @@ use std::vec;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Frame;
+
+use super::frame::Item;
 
 /// Frames of fewer bytes are copied.
 const SMALL: usize = 1024;
@@ -40,28 +41,34 @@ struct Run {
 }
 
 impl Frames {
-    /// Keeps a frame. `false` if that is more than the limit, in bytes, or more frames than are kept.
+    /// Keeps a frame. `false` if it is an error, or more than the limit, in bytes, or one frame more than are kept.
     #[inline]
-    pub(super) fn push(&mut self, frame: &Frame<Bytes>, limit: usize) -> bool {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        self.frames += 1;
-        self.bytes = self.bytes.saturating_add(length);
-        if self.bytes > limit || self.frames > FRAMES {
-            return false;
+    pub(super) fn push(&mut self, item: &Item, limit: usize) -> bool {
+        match item {
+            Item::End => return true,
+            Item::Error(_) => return false,
+            Item::Data(data) if self.has_room(data.len(), limit) => match data.len() {
+                ..SMALL => self.copy(data),
+                SMALL.. => self.parts.push(Part::Large(data.clone())),
+            },
+            Item::Trailers(trailers) if self.has_room(0, limit) => {
+                self.parts.push(Part::Trailers(trailers.clone()));
+            }
+            Item::Data(_) | Item::Trailers(_) => return false,
         }
+        true
+    }
+
+    /// Counts a frame in, and sees to it that there is room for it. `false` if it is one too many.
+    #[inline]
+    fn has_room(&mut self, bytes: usize, limit: usize) -> bool {
+        self.frames += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
         if self.parts.is_empty() {
             // A few frames are many.
             self.parts.reserve(16);
         }
-        match frame.data_ref() {
-            Some(data) if length >= SMALL => self.parts.push(Part::Large(data.clone())),
-            Some(data) => self.copy(data),
-            None => {
-                let trailers = frame.trailers_ref().cloned().map(Box::new);
-                self.parts.extend(trailers.map(Part::Trailers));
-            }
-        }
-        true
+        self.bytes <= limit && self.frames <= FRAMES
     }
 
     fn copy(&mut self, data: &[u8]) {
@@ -112,19 +119,19 @@ impl Replaying {
 }
 
 impl Iterator for Replaying {
-    type Item = Frame<Bytes>;
+    type Item = Item;
 
-    fn next(&mut self) -> Option<Frame<Bytes>> {
+    fn next(&mut self) -> Option<Item> {
         loop {
             if let Some((bytes, lengths)) = &mut self.run {
                 if let Some(length) = lengths.next() {
-                    return Some(Frame::data(bytes.split_to(length.into())));
+                    return Some(Item::Data(bytes.split_to(length.into())));
                 }
                 self.run = None;
             }
             match self.parts.next()? {
-                Part::Large(data) => return Some(Frame::data(data)),
-                Part::Trailers(trailers) => return Some(Frame::trailers(*trailers)),
+                Part::Large(data) => return Some(Item::Data(data)),
+                Part::Trailers(trailers) => return Some(Item::Trailers(trailers)),
                 Part::Small(run) => self.run = Some((run.bytes.into(), run.lengths.into_iter())),
             }
         }

@@ -2,68 +2,108 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::HOST};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header::HOST, uri::PathAndQuery};
 
-use super::headers::Packed;
-use crate::{deadline::Deadline, grpc_timeout, origin::canonical};
+use super::packed::Packed;
+use crate::{
+    Origin,
+    deadline::Deadline,
+    grpc_timeout,
+    origin::{Listed, canonical},
+};
 
 pub(super) struct Head {
     method: Method,
     version: Version,
-    uri: Uri,
+    server: Server,
+    packed: Packed,
     extensions: Extensions,
-    headers: Packed,
+}
+
+/// The server that a request's URI names. Most name one of the list, as it is written there: no need to keep it again.
+enum Server {
+    None,
+    Listed(usize),
+    Other(Box<Uri>),
 }
 
 impl Head {
     #[inline(always)]
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let extensions = request.extensions().clone();
-        Self::with(request, extensions, Packed::new(request.headers()))
+    pub(super) fn of<B>(request: &Request<B>, listed: Listed) -> Self {
+        Self::with(
+            request,
+            listed,
+            request.headers(),
+            request.extensions().clone(),
+        )
     }
 
     /// What is of use even if the request will not be sent again: what its key is made of.
-    pub(super) fn for_key<B>(request: &Request<B>) -> Self {
+    pub(super) fn for_key<B>(request: &Request<B>, listed: Listed) -> Self {
         let host = match request.uri().authority() {
             None => request.headers().get(HOST),
             Some(_) => None,
         };
         let host = host.map(|host| (HOST, host.clone()));
-        let headers = Packed::new(&host.into_iter().collect());
-        Self::with(request, Extensions::new(), headers)
+        let headers = host.into_iter().collect();
+        Self::with(request, listed, &headers, Extensions::new())
     }
 
     #[inline(always)]
-    fn with<B>(request: &Request<B>, extensions: Extensions, headers: Packed) -> Self {
+    fn with<B>(
+        request: &Request<B>,
+        listed: Listed,
+        headers: &HeaderMap,
+        extensions: Extensions,
+    ) -> Self {
+        let server = match listed {
+            Listed::AsWritten(at) => Server::Listed(at),
+            Listed::Unnamed => Server::None,
+            Listed::Otherwise => Server::Other(Box::new(request.uri().clone())),
+        };
         Self {
             method: request.method().clone(),
             version: request.version(),
-            uri: request.uri().clone(),
+            server,
+            packed: Packed::new(request.uri(), headers),
             extensions,
-            headers,
         }
     }
 
     /// The request as it was, with another body.
-    pub(super) fn restore<B>(self, body: B) -> Request<B> {
+    pub(super) fn restore<B>(self, origins: &[Origin], body: B) -> Request<B> {
+        let (uri, headers) = self.uri_and_headers(origins);
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.version_mut() = self.version;
-        *request.uri_mut() = self.uri;
+        *request.uri_mut() = uri;
         *request.extensions_mut() = self.extensions;
-        *request.headers_mut() = self.headers.unpack();
+        *request.headers_mut() = headers;
         request
+    }
+
+    fn uri_and_headers(&self, origins: &[Origin]) -> (Uri, HeaderMap) {
+        let (path, headers) = self.packed.unpack();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let uri = match &self.server {
+            Server::None => path.into(),
+            Server::Listed(at) => origins[*at].uri(path),
+            Server::Other(uri) => (**uri).clone(),
+        };
+        (uri, headers)
     }
 
     /// When the request's `grpc-timeout` runs out, if it has one.
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let since = self.headers.timed_since()?;
-        grpc_timeout::deadline(&self.headers.unpack(), since)
+        let since = self.packed.timed_since()?;
+        let (_, headers) = self.packed.unpack();
+        grpc_timeout::deadline(&headers, since)
     }
 
     /// What counts as the request's path when rejections are told apart.
-    pub(super) fn key(&self) -> Arc<str> {
-        key(&self.method, &self.uri, &self.headers.unpack())
+    pub(super) fn key(&self, origins: &[Origin]) -> Arc<str> {
+        let (uri, headers) = self.uri_and_headers(origins);
+        key(&self.method, &uri, &headers)
     }
 }
 
@@ -84,32 +124,49 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::origin::allows;
 
     #[test]
     fn a_head_comes_back_as_it_was() {
+        let origins = ["https://h:1".parse().unwrap(), "http://h".parse().unwrap()];
         let mut secret = HeaderValue::from_static("s");
         secret.set_sensitive(true);
-        let request = Request::builder()
-            .method("PURGE")
-            .uri("https://u@h:1/v1/job?a=b")
-            .version(Version::HTTP_2)
-            .header("x-many", "1")
-            .header("x-many", "2")
-            .header("x-long", "l".repeat(10_000))
-            .header("x-empty", "")
-            .header("x-bytes", HeaderValue::from_bytes(b"\xff").unwrap())
-            .header("authorization", secret)
-            .extension(7_u8)
-            .body(())
-            .unwrap();
-        let restored = Head::of(&request).restore(());
-        assert_eq!(restored.method(), request.method());
-        assert_eq!(restored.uri(), request.uri());
-        assert_eq!(restored.version(), request.version());
-        assert_eq!(restored.headers(), request.headers());
-        assert!(restored.headers()["authorization"].is_sensitive());
-        assert!(!restored.headers()["x-long"].is_sensitive());
-        assert_eq!(restored.extensions().get(), Some(&7_u8));
+        for uri in [
+            "https://H:1/v1/job?a=b",
+            "https://h:1/v1/job?a=b",
+            "http://h",
+            "/v1/job",
+            "*",
+        ] {
+            let request = Request::builder()
+                .method("PURGE")
+                .uri(uri)
+                .version(Version::HTTP_2)
+                .header("x-many", "1")
+                .header("x-many", "2")
+                .header("x-long", "l".repeat(10_000))
+                .header("x-empty", "")
+                .header("x-bytes", HeaderValue::from_bytes(b"\xff").unwrap())
+                .header("authorization", &secret)
+                .extension(7_u8)
+                .body(())
+                .unwrap();
+            let listed = allows(&origins, request.uri(), request.headers()).unwrap();
+            let restored = Head::of(&request, listed).restore(&origins, ());
+            assert_eq!(restored.method(), request.method());
+            assert_eq!(restored.uri().to_string(), request.uri().to_string());
+            assert_eq!(restored.version(), request.version());
+            assert_eq!(restored.headers(), request.headers());
+            assert!(restored.headers()["authorization"].is_sensitive());
+            assert!(!restored.headers()["x-long"].is_sensitive());
+            assert_eq!(restored.extensions().get(), Some(&7_u8));
+
+            let mut bare = Request::new(());
+            *bare.uri_mut() = request.uri().clone();
+            let restored = Head::of(&bare, listed).restore(&origins, ());
+            assert_eq!(restored.uri().to_string(), request.uri().to_string());
+            assert!(restored.headers().is_empty());
+        }
     }
 
     #[test]
@@ -119,14 +176,15 @@ mod tests {
             .header("x-other", "1")
             .body(())
             .unwrap();
-        let head = Head::for_key(&request);
-        assert_eq!(head.headers.unpack().len(), 1);
-        assert_eq!(&*head.key(), "POST h:1/v1/job");
+        let head = Head::for_key(&request, Listed::Unnamed);
+        assert_eq!(head.packed.unpack().1.len(), 1);
+        assert_eq!(&*head.key(&[]), "POST h:1/v1/job");
         let request = Request::post("https://h/v1/job").header("host", "h");
         let request = request.body(()).unwrap();
-        let head = Head::for_key(&request);
-        assert!(head.headers.unpack().is_empty());
-        assert_eq!(&*head.key(), "POST https://h/v1/job");
+        let head = Head::for_key(&request, Listed::AsWritten(0));
+        assert!(head.packed.unpack().1.is_empty());
+        let origin = "https://h".parse().unwrap();
+        assert_eq!(&*head.key(&[origin]), "POST https://h/v1/job");
     }
 
     #[test]

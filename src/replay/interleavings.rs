@@ -19,7 +19,11 @@ use shuttle::{
 };
 use tower::BoxError;
 
-use super::{Replay, ReplayBody, record};
+use super::{
+    Replay, ReplayBody,
+    look::{Seen, look},
+};
+use crate::origin::Listed;
 
 const FRAMES: u8 = 3;
 
@@ -63,8 +67,18 @@ where
             let _ = feed.unbounded_send(byte);
         }
     });
-    let mut request = Request::new(ReplayBody::empty());
-    let replay = record(&mut request, body(frames), limit);
+    record(body(frames), limit)
+}
+
+fn record<B>(mut body: B, limit: usize) -> (ReplayBody<B>, Replay<B>)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let Seen::Stream(seen) = look(&mut body) else {
+        unreachable!("its length is not known");
+    };
+    let (request, replay) = Replay::stream(Request::new(body), Listed::Unnamed, seen, limit);
     (request.into_body(), replay)
 }
 
@@ -97,7 +111,7 @@ async fn rejected_midway(first: usize, retry: usize) -> [(Vec<u8>, bool); 2] {
     yield_now().await;
     assert!(replay.hold());
     yield_now().await;
-    let retry = read(replay.take_over().into_body(), retry).await;
+    let retry = read(replay.take_over(&[]).into_body(), retry).await;
     [first.await.unwrap(), retry]
 }
 
@@ -162,7 +176,7 @@ fn over_the_limit_there_is_a_replay_of_all_or_none_and_the_first_attempt_goes_on
             let first = spawn(read(body, usize::MAX));
             yield_now().await;
             if replay.hold() {
-                let (seen, whole) = read(replay.take_over().into_body(), usize::MAX).await;
+                let (seen, whole) = read(replay.take_over(&[]).into_body(), usize::MAX).await;
                 assert_eq!((seen, whole), (all(), true));
                 first.await.unwrap();
             } else {
@@ -180,9 +194,7 @@ fn a_retry_that_is_dropped_midway_leaves_nothing_waiting_and_the_body_is_dropped
             let (dropped, drops) = futures::channel::oneshot::channel();
             let (feed, frames) = mpsc::unbounded();
             let body = Watched(Fed(frames), Some(dropped));
-            let mut request = Request::new(ReplayBody::empty());
-            let replay = record(&mut request, body, 100);
-            let mut first = request.into_body();
+            let (mut first, replay) = record(body, 100);
             // Whatever happens to it, it is not fed any more, and holds on to the recorder.
             let first = spawn(async move {
                 let polled = futures::poll!(first.frame());
@@ -191,7 +203,7 @@ fn a_retry_that_is_dropped_midway_leaves_nothing_waiting_and_the_body_is_dropped
             });
             yield_now().await;
             assert!(replay.hold());
-            let mut retry = replay.take_over().into_body();
+            let mut retry = replay.take_over(&[]).into_body();
             let _ = futures::poll!(retry.frame());
             drop(retry);
             let held = first.await.unwrap();
@@ -231,7 +243,7 @@ fn a_body_that_fails_fails_on_the_attempt_that_polls_it_and_is_never_cut_short()
             let first = spawn(read(body, usize::MAX));
             yield_now().await;
             if replay.hold() {
-                let (seen, whole) = read(replay.take_over().into_body(), usize::MAX).await;
+                let (seen, whole) = read(replay.take_over(&[]).into_body(), usize::MAX).await;
                 assert!(all().starts_with(&seen) && !whole, "{seen:?}");
             } else {
                 drop(replay);

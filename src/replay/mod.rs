@@ -12,21 +12,22 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
+use frame::Item;
 use head::Head;
-use look::look;
+use look::{Stream, Whole};
 use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
-use crate::deadline::Deadline;
+use crate::{Origin, deadline::Deadline, origin::Listed};
 
 mod frame;
 mod frames;
 pub(crate) mod head;
-mod headers;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod look;
+pub(crate) mod look;
+mod packed;
 mod phase;
 mod recorder;
 mod recording;
@@ -77,18 +78,21 @@ pub(crate) struct Replay<B> {
 
 /// What is kept of a body.
 enum Kept<B> {
-    Empty(SizeHint),
-    Memory(Bytes),
+    Whole(Whole),
     Recording(Recording<B>),
     /// It is known in advance to be over the limit, or to fail: there will be no retry.
     Nothing,
 }
 
 impl<B> ReplayBody<B> {
-    /// Until there is another.
-    #[inline]
-    pub(crate) fn empty() -> Self {
-        Other::Empty(SizeHint::default()).into()
+    /// One that is in memory.
+    #[inline(always)]
+    pub(crate) fn whole(body: Whole) -> Self {
+        let kind = match body {
+            Whole::Empty(hint) => Kind::Other(Other::Empty(hint)),
+            Whole::Data(data) => Kind::Memory(data),
+        };
+        Self { kind }
     }
 
     /// A body that is sent once.
@@ -119,46 +123,40 @@ impl<B> From<Other<B>> for ReplayBody<B> {
     }
 }
 
-/// Gives a request its body, in place: moving a head costs as much as saving it. Saves the head, and begins
-/// to record the body, unless it is in memory.
-#[inline(always)]
-pub(crate) fn record<B>(request: &mut Request<ReplayBody<B>>, body: B, limit: usize) -> Replay<B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let hint = body.size_hint();
-    if body.is_end_stream() {
-        request.body_mut().kind = Kind::Other(Other::Empty(hint));
-        return Replay::new(request, Kept::Empty(hint));
-    }
-    match look(body, hint) {
-        Ok(data) => {
-            request.body_mut().kind = Kind::Memory(data.clone());
-            Replay::new(request, Kept::Memory(data))
-        }
-        Err(source) if hint.lower() > limit as u64 || source.fails() => {
-            *request.body_mut() = Other::passing(source).into();
-            Replay {
-                head: Head::for_key(request),
-                kept: Kept::Nothing,
-            }
-        }
-        Err(source) => {
-            let (first, recording) = Recording::start(source, limit);
-            *request.body_mut() = Other::First(first).into();
-            Replay::new(request, Kept::Recording(recording))
-        }
-    }
-}
-
 impl<B> Replay<B> {
+    /// Saves a request whose body is in memory.
     #[inline(always)]
-    fn new(request: &Request<ReplayBody<B>>, kept: Kept<B>) -> Self {
+    pub(crate) fn whole(request: &Request<B>, listed: Listed, body: Whole) -> Self {
         Self {
-            head: Head::of(request),
-            kept,
+            head: Head::of(request, listed),
+            kept: Kept::Whole(body),
         }
+    }
+
+    /// Saves the head of a request, and begins to record its body, unless it is known in advance that it cannot be sent
+    /// again. The request for the first attempt, and what its retry is made of.
+    pub(crate) fn stream(
+        request: Request<B>,
+        listed: Listed,
+        seen: Stream,
+        limit: usize,
+    ) -> (Request<ReplayBody<B>>, Self) {
+        let beyond = seen.is_beyond(limit);
+        let head = match beyond {
+            true => Head::for_key(&request, listed),
+            false => Head::of(&request, listed),
+        };
+        let mut kept = Kept::Nothing;
+        let request = request.map(|body| {
+            let source = Source::new(body, seen.hint, seen.ahead);
+            if beyond {
+                return Other::passing(source).into();
+            }
+            let (first, recording) = Recording::start(source, limit);
+            kept = Kept::Recording(recording);
+            Other::First(first).into()
+        });
+        (request, Self { head, kept })
     }
 
     /// Whether it is known in advance that the request cannot be sent again: its body is over the limit, or
@@ -168,8 +166,8 @@ impl<B> Replay<B> {
     }
 
     /// What counts as the request's path when rejections are told apart.
-    pub(crate) fn key(&self) -> Arc<str> {
-        self.head.key()
+    pub(crate) fn key(&self, origins: &[Origin]) -> Arc<str> {
+        self.head.key(origins)
     }
 
     /// When the request's `grpc-timeout` runs out, if it has one.
@@ -180,7 +178,7 @@ impl<B> Replay<B> {
     /// Holds the first attempt's body back. `false` if there will be no replay.
     pub(crate) fn hold(&self) -> bool {
         match &self.kept {
-            Kept::Empty(_) | Kept::Memory(_) => true,
+            Kept::Whole(_) => true,
             Kept::Recording(recording) => recording.hold(),
             Kept::Nothing => false,
         }
@@ -191,16 +189,15 @@ impl<B> Replay<B> {
     /// # Panics
     ///
     /// If `hold` has not said that there is to be a replay.
-    pub(crate) fn take_over(self) -> Request<ReplayBody<B>> {
-        let kind = match self.kept {
-            Kept::Empty(hint) => Kind::Other(Other::Empty(hint)),
-            Kept::Memory(data) => Kind::Memory(data),
+    pub(crate) fn take_over(self, origins: &[Origin]) -> Request<ReplayBody<B>> {
+        let body = match self.kept {
+            Kept::Whole(body) => ReplayBody::whole(body),
             Kept::Recording(mut recording) => {
-                Kind::Other(Other::Retried(Box::new(recording.take_over())))
+                Other::Retried(Box::new(recording.take_over())).into()
             }
             Kept::Nothing => unreachable!("what is not held is not taken over"),
         };
-        self.head.restore(ReplayBody { kind })
+        self.head.restore(origins, body)
     }
 }
 
@@ -224,15 +221,16 @@ where
             }
             Kind::Other(other) => other,
         };
-        match other {
-            Other::Empty(_) => Poll::Ready(None),
+        let item = match other {
+            Other::Empty(_) => return Poll::Ready(None),
             Other::First(recorder) => recorder.poll_first(cx),
             Other::Retried(body) => body.poll(cx),
             Other::Passing(body) => {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
                 body.poll(cx)
             }
-        }
+        };
+        item.map(Item::into_polled)
     }
 
     fn size_hint(&self) -> SizeHint {

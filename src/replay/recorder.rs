@@ -22,16 +22,16 @@
 //! | Gone | an error, always | |
 //!
 //! Whoever polls the body has it to himself meanwhile, and the phase may move on under him: the body's own code
-//! may take long, or drop the future. So nobody ever waits for the body. What the first attempt has polled when
-//! its turn ends goes where the phase then says:
+//! may take long, or drop the future. So nobody ever waits for the body. What has been polled when the first
+//! attempt's turn ends stays with the body, unless the phase then says that it may go:
 //!
 //! | phase at the end of its turn | what was polled | also |
 //! |---|---|---|
-//! | Recording | is the first attempt's, and a copy is kept | |
-//! | Passing | is the first attempt's | |
-//! | Held | is put back, for whoever polls next; pending | |
-//! | Taken | is put back, for the retry; an error | the retry is woken, should it have found the body away |
-//! | Gone | is dropped; an error | the body is dropped |
+//! | Recording | goes to the first attempt, and a copy is kept | |
+//! | Passing | goes to the first attempt | |
+//! | Held | stays, for whoever polls next; pending | |
+//! | Taken | stays, for the retry; an error | the retry is woken, should it have found the body away |
+//! | Gone | stays; an error | the body is dropped |
 //!
 //! The first attempt's waker is stored whenever it is left pending, for whichever cause, and woken on
 //! the way out of `Held`: a body that nobody would wake again would hold its connection for ever.
@@ -51,7 +51,7 @@ use http_body::{Body, SizeHint};
 use tower::BoxError;
 
 use super::{
-    frame::Polled,
+    frame::Item,
     frames::Frames,
     phase::{AtomicPhase, Phase},
     source::Source,
@@ -80,7 +80,7 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Polled> {
+    pub(super) fn poll_first(&self, cx: &mut Context<'_>) -> Poll<Item> {
         // Without it, the retry has it.
         while let Some(turn) = self.turn() {
             // Once the body is in hand: what comes later finds it away.
@@ -96,7 +96,7 @@ where
     }
 
     /// What is kept has been replayed.
-    pub(super) fn poll_retry(&self, cx: &mut Context<'_>) -> Poll<Polled> {
+    pub(super) fn poll_retry(&self, cx: &mut Context<'_>) -> Poll<Item> {
         if let Some(polled) = self.with_source(|source| source.poll(cx)) {
             return polled;
         }
@@ -220,36 +220,38 @@ where
     B::Error: Into<BoxError>,
 {
     #[inline]
-    fn poll(mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        let mut polled = self.source_mut().poll(cx);
+    fn poll(mut self, cx: &mut Context<'_>) -> Poll<Item> {
         let Recorder { phase, limit, .. } = self.recorder;
+        let source = self.source.as_mut().and_then(|source| source.as_mut());
+        let source = source.expect(IN_TURN);
+        let polled = source.peek(cx);
         if phase.load() == Phase::Passing {
-            return polled;
+            return source.pop().map_or(Poll::Pending, Poll::Ready);
         }
         let (mut freed, mut stale) = (None, None);
         let mut state = self.recorder.state();
-        match phase.load() {
-            Phase::Recording => match &polled {
-                Poll::Ready(None) => {}
-                Poll::Ready(Some(Ok(frame))) if state.kept.push(frame, *limit) => {}
-                Poll::Ready(_) => {
-                    phase.store(Phase::Passing);
-                    freed = Some(mem::take(&mut state.kept));
+        let given = match phase.load() {
+            Phase::Recording => {
+                match polled {
+                    Poll::Ready(item) if state.kept.push(item, *limit) => {}
+                    Poll::Ready(_) => {
+                        phase.store(Phase::Passing);
+                        freed = Some(mem::take(&mut state.kept));
+                    }
+                    Poll::Pending => stale = leave(&mut state.first, cx.waker()),
                 }
-                Poll::Pending => stale = leave(&mut state.first, cx.waker()),
-            },
-            Phase::Passing => {}
+                source.pop()
+            }
+            Phase::Passing => source.pop(),
             Phase::Held => {
                 stale = leave(&mut state.first, cx.waker());
-                self.put_back(mem::replace(&mut polled, Poll::Pending));
+                None
             }
-            Phase::Taken | Phase::Gone => {
-                self.put_back(mem::replace(&mut polled, Poll::Ready(taken_over())));
-            }
-        }
+            Phase::Taken | Phase::Gone => Some(taken_over()),
+        };
         self.end(state);
         drop((freed, stale));
-        polled
+        given.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -257,18 +259,6 @@ impl<B> Turn<'_, B> {
     fn source(&self) -> &Source<B> {
         let source = self.source.as_ref().and_then(|source| source.as_ref());
         source.expect(IN_TURN)
-    }
-
-    fn source_mut(&mut self) -> &mut Source<B> {
-        let source = self.source.as_mut().and_then(|source| source.as_mut());
-        source.expect(IN_TURN)
-    }
-
-    #[cold]
-    fn put_back(&mut self, polled: Poll<Polled>) {
-        if let Poll::Ready(polled) = polled {
-            self.source_mut().put_back(polled);
-        }
     }
 
     /// Gives the body back, with `state` locked: see the head of this file.
@@ -328,8 +318,8 @@ pub(super) fn wake(waker: Option<Waker>) {
     }
 }
 
-pub(super) fn taken_over() -> Polled {
-    Some(Err(TakenOver.into()))
+fn taken_over() -> Item {
+    Item::Error(TakenOver.into())
 }
 
 /// What the first attempt's body fails with once its retry has taken the body over.

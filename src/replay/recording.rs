@@ -5,12 +5,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http_body::{Body, SizeHint};
 use tower::BoxError;
 
 use super::{
-    frame::Polled,
+    frame::Item,
     frames::Replaying,
     recorder::{Recorder, wake},
     source::{Source, less},
@@ -82,12 +81,12 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
         self.begun = true;
         match self.kept.next() {
-            Some(frame) => {
-                self.replayed += frame.data_ref().map_or(0, Bytes::len) as u64;
-                Poll::Ready(Some(Ok(frame)))
+            Some(item) => {
+                self.replayed += item.len() as u64;
+                Poll::Ready(item)
             }
             None => self.recorder.poll_retry(cx),
         }

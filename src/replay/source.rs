@@ -2,15 +2,13 @@
 
 use std::{
     fmt, mem,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use tower::BoxError;
 
-use super::frame::{Polled, poll_known};
+use super::frame::{Item, poll_item};
 
 pub(super) struct Source<B> {
     body: B,
@@ -20,20 +18,11 @@ pub(super) struct Source<B> {
     stage: Stage,
 }
 
-/// What was polled before anybody asked, in order: two polls are enough to see that a body is not in memory
-/// whole, and what is put back was taken from here, or there is nothing else.
+/// What was polled before it goes to anybody, in order: two polls are enough to see that a body is not in memory whole.
 #[derive(Default)]
 pub(super) struct Ahead {
     next: Option<Item>,
     last: Option<Item>,
-}
-
-/// What a body was polled for, in little room: until it is known what a body is, it is moved with this.
-enum Item {
-    Data(Bytes),
-    Trailers(Box<HeaderMap>),
-    Error(BoxError),
-    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,26 +41,32 @@ where
     B::Error: Into<BoxError>,
 {
     #[inline]
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
-        if let Some(item) = self.ahead.pop() {
-            let ends = matches!(item, Item::End | Item::Error(_));
-            self.stage = if ends { Stage::Ended } else { Stage::Begun };
-            return Poll::Ready(item.into());
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
+        let _ = self.peek(cx);
+        self.pop().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Polls for what comes next, and leaves it here until it is [popped](Self::pop).
+    #[inline]
+    pub(super) fn peek(&mut self, cx: &mut Context<'_>) -> Poll<&Item> {
+        if self.ahead.next.is_none() {
+            let item = match self.stage {
+                Stage::Fresh | Stage::Begun => {
+                    // Should it panic.
+                    let stage = mem::replace(&mut self.stage, Stage::Panicked);
+                    let polled = poll_item(&mut self.body, cx);
+                    self.stage = stage;
+                    ready!(polled)
+                }
+                Stage::Ended => Item::End,
+                Stage::Panicked => Item::Error(Panicked.into()),
+            };
+            self.ahead.next = Some(item);
         }
-        match self.stage {
-            Stage::Fresh | Stage::Begun => {}
-            Stage::Ended => return Poll::Ready(None),
-            Stage::Panicked => return Poll::Ready(Some(Err(Panicked.into()))),
+        match &self.ahead.next {
+            Some(item) => Poll::Ready(item),
+            None => Poll::Pending,
         }
-        // Should it panic.
-        let stage = mem::replace(&mut self.stage, Stage::Panicked);
-        let polled = poll_known(&mut self.body, cx);
-        self.stage = match polled {
-            Poll::Pending => stage,
-            Poll::Ready(Some(Ok(_))) => Stage::Begun,
-            Poll::Ready(None | Some(Err(_))) => Stage::Ended,
-        };
-        polled
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
@@ -79,8 +74,10 @@ where
             return self.original;
         }
         let Ahead { next, last } = &self.ahead;
-        let ahead: u64 = [next, last].into_iter().flatten().map(Item::len).sum();
-        shifted(&self.body.size_hint(), |rest| rest.saturating_add(ahead))
+        let ahead: usize = [next, last].into_iter().flatten().map(Item::len).sum();
+        shifted(&self.body.size_hint(), |rest| {
+            rest.saturating_add(ahead as u64)
+        })
     }
 
     /// What the body itself says, though it may be known here that it has ended.
@@ -101,10 +98,16 @@ impl<B> Source<B> {
         }
     }
 
-    /// Undoes a poll.
-    #[cold]
-    pub(super) fn put_back(&mut self, polled: Polled) {
-        self.ahead.last = self.ahead.next.replace(polled.into());
+    /// What was peeked at. Now it is somebody's.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let item = self.ahead.pop()?;
+        self.stage = match item {
+            _ if self.stage == Stage::Panicked => Stage::Panicked,
+            Item::Data(_) | Item::Trailers(_) => Stage::Begun,
+            Item::Error(_) | Item::End => Stage::Ended,
+        };
+        Some(item)
     }
 
     /// Whether it has panicked, or is known to fail.
@@ -114,12 +117,12 @@ impl<B> Source<B> {
 }
 
 impl Ahead {
-    pub(super) fn push(&mut self, polled: Polled) {
+    pub(super) fn push(&mut self, item: Item) {
         let place = match self.next {
             None => &mut self.next,
             Some(_) => &mut self.last,
         };
-        *place = Some(polled.into());
+        *place = Some(item);
     }
 
     #[inline]
@@ -129,43 +132,9 @@ impl Ahead {
         Some(item)
     }
 
-    fn fails(&self) -> bool {
+    pub(super) fn fails(&self) -> bool {
         let fails = |item: &Option<Item>| matches!(item, Some(Item::Error(_)));
         fails(&self.next) || fails(&self.last)
-    }
-}
-
-impl Item {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Data(data) => data.len() as u64,
-            _ => 0,
-        }
-    }
-}
-
-impl From<Polled> for Item {
-    fn from(polled: Polled) -> Self {
-        let frame = match polled {
-            None => return Self::End,
-            Some(Err(error)) => return Self::Error(error),
-            Some(Ok(frame)) => frame,
-        };
-        match frame.into_data() {
-            Ok(data) => Self::Data(data),
-            Err(frame) => Self::Trailers(Box::new(frame.into_trailers().unwrap_or_default())),
-        }
-    }
-}
-
-impl From<Item> for Polled {
-    fn from(item: Item) -> Self {
-        match item {
-            Item::Data(data) => Some(Ok(Frame::data(data))),
-            Item::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
-            Item::Error(error) => Some(Err(error)),
-            Item::End => None,
-        }
     }
 }
 

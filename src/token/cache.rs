@@ -78,7 +78,7 @@ impl TokenCache {
 
     /// The served token's header value and generation, unless there is something to ask. This is the hot
     /// path: one atomic load and a look at the monotonic clock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn live(&self) -> Option<Stamp> {
         let live = self.shared.live.load();
         let live = live.as_ref()?;
