@@ -79,6 +79,13 @@ impl Origin {
         uri.expect("an origin is a scheme and an authority")
     }
 
+    /// Whether a URL that names these, in lower case, is one of this origin.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn is(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+        let own = if self.tls { "https" } else { "http" };
+        *self.host == *host && port == Some(self.port) && scheme == own
+    }
+
     /// Whether the authority names this host and port; without a port, the scheme's default is meant.
     fn has_host(&self, authority: &Authority) -> bool {
         let Some((host, port)) = host_and_port(authority) else {
@@ -235,8 +242,9 @@ fn allows_equivalent(
 /// How many names are few.
 const FEW: usize = 16;
 
+/// Whether no `Host` header names another host.
 #[inline]
-fn is_host(origin: &Origin, headers: &HeaderMap) -> bool {
+pub(crate) fn is_host(origin: &Origin, headers: &HeaderMap) -> bool {
     // Of few names, to look at each takes less time than to hash one.
     if headers.keys_len() <= FEW && !headers.keys().any(|name| name == HOST) {
         return true;

@@ -638,6 +638,24 @@ async fn the_second_attempt_has_what_is_left_of_the_requests_timeout() {
     assert!(left[1] <= Duration::from_secs(1), "{left:?}");
 }
 
+#[tokio::test]
+async fn the_second_attempts_grpc_timeout_is_what_is_left_of_the_requests() {
+    let server = Server::start(refuse_first).await;
+    let layer = slow_tokens(Duration::from_secs(1))
+        .0
+        .origins(origins(&[&server]));
+    let layer = layer.build();
+    layer.token().await.unwrap();
+    let client = with(layer);
+    let request = client.get(server.url("/")).header("grpc-timeout", "3S");
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+    let seen = server.seen();
+    assert_eq!(seen[0].header("grpc-timeout"), "3S");
+    let left = seen[1].header("grpc-timeout").strip_suffix('u').unwrap();
+    let left = Duration::from_micros(left.parse().unwrap());
+    assert!(left <= Duration::from_secs(2), "{left:?}");
+}
+
 /// Beneath the layer: notes the timeout of each attempt.
 struct Timeouts(Arc<Mutex<Vec<Duration>>>);
 

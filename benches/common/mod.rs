@@ -24,7 +24,7 @@ use http_body_util::BodyExt;
 use tower::{BoxError, Service, service_fn};
 use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
 
-pub use requests::{Frames, SHAPES, Shape, request};
+pub use requests::{Frames, HEADERS, SHAPES, Shape, URL, request};
 pub use stacks::{STACKS, Stack, future_size, send, sender};
 
 pub mod bars;

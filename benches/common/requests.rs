@@ -48,8 +48,8 @@ impl Shape {
     }
 }
 
-const URL: &str = "https://api.symbl.ai/v1/conversations/5815170693595136/messages";
-static HEADERS: [(&str, &str); 12] = [
+pub const URL: &str = "https://api.symbl.ai/v1/conversations/5815170693595136/messages";
+pub static HEADERS: [(&str, &str); 12] = [
     ("content-type", "application/json"),
     ("accept", "application/json"),
     ("x-request-id", "8f2d0b5e-5c7c-4d53-9d5e-2e6f6f4f3b11"),

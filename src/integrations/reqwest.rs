@@ -48,21 +48,28 @@
 //! [`Timeout`](crate::TokenErrorKind::Timeout). A timeout of the whole client (`ClientBuilder::timeout`) cannot
 //! be seen from here: it is for each attempt.
 
-use std::{error, fmt, mem, pin::pin, sync::Arc};
+use std::{error, fmt, mem, sync::Arc};
 
-use async_trait::async_trait;
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use http::{Extensions, Uri};
 use reqwest::{Request, Response, redirect::Policy};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next, Result};
 use tokio::{sync::Mutex, time::Instant};
 use tower::{Layer, ServiceExt};
 
-use self::chain::{Chain, Lent, put_back};
+use self::{
+    chain::{Chain, Lent, carry, put_back},
+    short::{is_listed, origin},
+};
 use crate::{
     Placement, SkipAuth, SymblAuthLayer, TokenError, TokenErrorKind, deadline::Deadline, rt,
 };
 
 mod chain;
+mod short;
 
 impl SymblAuthLayer {
     /// A reqwest client that is authenticated, and takes the token nowhere else: it has
@@ -103,8 +110,7 @@ impl SymblAuthLayer {
         Policy::custom(move |attempt| {
             let (sent, next) = (attempt.previous().first(), attempt.url());
             let leaves = sent.is_some_and(|sent| {
-                let is_ours = |uri| layer.placement_for(&uri).is_some();
-                sent.origin() != next.origin() && sent.as_str().parse().is_ok_and(is_ours)
+                sent.origin() != next.origin() && origin(&layer.auth, sent).is_some()
             });
             if leaves {
                 attempt.stop()
@@ -115,30 +121,39 @@ impl SymblAuthLayer {
     }
 }
 
-#[async_trait]
+// By hand what `async_trait` writes, for it would keep each request twice, and another future within its own.
 impl Middleware for SymblAuthLayer {
-    async fn handle(
-        &self,
+    fn handle<'a, 'b, 'c, 'd>(
+        &'a self,
         request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response> {
-        send(self, Redirects::Unknown, request, extensions, next).await
+        extensions: &'b mut Extensions,
+        next: Next<'c>,
+    ) -> BoxFuture<'d, Result<Response>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+    {
+        send(self, Redirects::Unknown, request, extensions, next)
     }
 }
 
 /// The layer in a client with its redirect policy.
 struct KeepsWithin(SymblAuthLayer);
 
-#[async_trait]
 impl Middleware for KeepsWithin {
-    async fn handle(
-        &self,
+    fn handle<'a, 'b, 'c, 'd>(
+        &'a self,
         request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response> {
-        send(&self.0, Redirects::Within, request, extensions, next).await
+        extensions: &'b mut Extensions,
+        next: Next<'c>,
+    ) -> BoxFuture<'d, Result<Response>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+    {
+        send(&self.0, Redirects::Within, request, extensions, next)
     }
 }
 
@@ -150,21 +165,49 @@ enum Redirects {
     Within,
 }
 
-async fn send(
-    auth: &SymblAuthLayer,
+fn send<'a>(
+    layer: &'a SymblAuthLayer,
     redirects: Redirects,
     mut request: Request,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+) -> BoxFuture<'a, Result<Response>> {
+    if extensions.get::<SkipAuth>().is_some() {
+        return next.run(request, extensions);
+    }
+    let auth = &*layer.auth;
+    let is_api_key = auth.placement == Placement::ApiKey;
+    if is_api_key && redirects == Redirects::Unknown && is_listed(auth, &request) {
+        return future::err(Error::middleware(ApiKeyRefused)).boxed();
+    }
+    let Some(saved) = short::stamp(auth, &mut request) else {
+        return send_long(layer, request, None, extensions, next).boxed();
+    };
+    let short = async move {
+        let response = next.clone().run(request, extensions).await?;
+        if !saved.is_rejected(auth, &response) {
+            return Ok(response);
+        }
+        let answer = Some((saved.generation, response));
+        // Boxed, for its state is long, and seldom needed.
+        let long = send_long(layer, saved.restore(), answer, extensions, next);
+        long.boxed().await
+    };
+    short.boxed()
+}
+
+/// As a request of the service. With an answer, that is what became of the first attempt.
+async fn send_long(
+    layer: &SymblAuthLayer,
+    mut request: Request,
+    answer: Option<(u64, Response)>,
     extensions: &mut Extensions,
     next: Next<'_>,
 ) -> Result<Response> {
-    let uri = match request.url().as_str().parse::<Uri>() {
-        Ok(uri) if extensions.get::<SkipAuth>().is_none() => uri,
+    let Ok(uri) = request.url().as_str().parse::<Uri>() else {
         // What is no URI, reqwest will say in its own words.
-        _ => return next.run(request, extensions).await,
+        return next.run(request, extensions).await;
     };
-    if redirects == Redirects::Unknown && auth.placement_for(&uri) == Some(Placement::ApiKey) {
-        return Err(Error::middleware(ApiKeyRefused));
-    }
     let deadline = (request.timeout()).and_then(|timeout| Deadline::new(Instant::now(), *timeout));
     let in_memory = request.try_clone();
     let mut message = http::Request::new(request.body_mut().take().unwrap_or_default());
@@ -173,15 +216,21 @@ async fn send(
     *message.version_mut() = request.version();
     *message.headers_mut() = mem::take(request.headers_mut());
     let lent = Arc::new(Mutex::new(Lent::new(extensions)));
-    let chain = Chain {
-        auth,
+    let service = layer.layer(Chain {
+        auth: &layer.auth,
         next,
         lent: Arc::clone(&lent),
         streams: in_memory.is_none(),
         template: Arc::new(in_memory.unwrap_or(request)),
         deadline,
+    });
+    let mut answer = match answer {
+        None => service.oneshot(message).boxed(),
+        Some((generation, response)) => {
+            let answer = future::ok(carry(response)).boxed();
+            service.answered(&message, generation, answer).boxed()
+        }
     };
-    let mut answer = pin!(auth.layer(chain).oneshot(message));
     let answered = match deadline {
         None => answer.await,
         Some(deadline) => match rt::timeout(deadline.left(), &mut answer).await {

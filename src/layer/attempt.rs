@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{Request, Response, header::CONTENT_LENGTH};
 use tower::{BoxError, Service};
 
-use super::{Auth, RejectedWhen, acquire::Acquire, shared::Shared};
+use super::{Auth, acquire::Acquire, auth::is_acceptance, shared::Shared};
 use crate::{
     NotRetried, TokenError, TokenErrorKind,
     deadline::Deadline,
@@ -15,34 +15,6 @@ use crate::{
     telemetry,
     token::{Key, PATIENT, ProbeGuard, Refusal, Rejection, Stamp},
 };
-
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-impl Auth {
-    /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
-    /// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16); or what the user
-    /// takes for one.
-    #[inline]
-    pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
-        let says_so = match response.status() {
-            StatusCode::UNAUTHORIZED => true,
-            StatusCode::OK => {
-                let status = response.headers().get(&GRPC_STATUS);
-                status.is_some_and(|status| status == "16")
-            }
-            _ => false,
-        };
-        let is_taken_for = |is: &RejectedWhen| is(response.status(), response.headers());
-        says_so || self.rejected_when.as_ref().is_some_and(is_taken_for)
-    }
-}
-
-/// Whether a response that is no rejection says that the API has looked at the token: not if it failed
-/// itself, or is asked too much.
-pub(super) fn is_acceptance<R>(response: &Response<R>) -> bool {
-    let status = response.status();
-    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
-}
 
 /// A request that waits for a token, and for an instance to send it with.
 pub(super) struct Waiting<S, B> {
@@ -136,10 +108,8 @@ impl<S, B> Retry<S, B> {
     /// The first attempt was answered, and not rejected.
     #[inline]
     pub(super) fn answered<R>(&self, response: &Response<R>) {
-        let cache = &self.shared.auth.cache;
-        if cache.listens() && is_acceptance(response) {
-            cache.accepted(self.generation, || Some(self.key()));
-        }
+        let auth = &self.shared.auth;
+        auth.answered(self.generation, response.status(), || self.key());
     }
 
     /// The first attempt was rejected. The answer is to be handed on, unless another token may heal it.
@@ -247,7 +217,7 @@ impl Resent {
             self.rejection.rejected(self.generation);
             return NotRetried::SecondRejection.mark(response);
         }
-        if is_acceptance(&response) {
+        if is_acceptance(response.status()) {
             self.rejection.accepted(self.generation);
         }
         response

@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Auth, Placement, RejectedWhen, SymblAuthLayer};
+use super::{Auth, Placement, SymblAuthLayer, auth::RejectedWhen};
 use crate::{
     Origin, telemetry,
     token::{

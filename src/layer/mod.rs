@@ -3,18 +3,18 @@
 use std::{fmt, sync::Arc};
 
 use futures::Stream;
-use http::{HeaderMap, Request, StatusCode};
+use http::Request;
 use tower::{BoxError, Service};
 use tower_layer::Layer;
 
 use crate::{
-    AccessToken, NotRetried, Origin, TokenError, TokenRequest,
+    AccessToken, NotRetried, TokenError, TokenRequest,
     origin::allows_handshake,
     replay::head::key,
-    telemetry,
-    token::{PATIENT, Refusal, cache::TokenCache},
+    token::{PATIENT, Refusal},
 };
 
+pub(crate) use auth::Auth;
 pub use builder::Builder;
 pub use future::ResponseFuture;
 pub use placement::Placement;
@@ -22,6 +22,7 @@ pub use service::SymblAuth;
 
 mod acquire;
 mod attempt;
+mod auth;
 mod builder;
 mod future;
 mod placement;
@@ -56,23 +57,8 @@ mod shared;
 /// ```
 #[derive(Clone)]
 pub struct SymblAuthLayer {
-    auth: Arc<Auth>,
+    pub(crate) auth: Arc<Auth>,
 }
-
-/// What every request of a layer shares.
-pub(crate) struct Auth {
-    pub(crate) cache: TokenCache,
-    pub(crate) origins: Box<[Origin]>,
-    pub(crate) placement: Placement,
-    pub(crate) replay_limit: usize,
-    rejected_when: Option<RejectedWhen>,
-    unlisted: telemetry::Unlisted,
-    #[cfg(feature = "reqwest-middleware")]
-    led_away: telemetry::LedAway,
-}
-
-/// What counts as a rejection besides status 401 and gRPC status 16.
-pub(crate) type RejectedWhen = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>;
 
 /// Put it among a request's extensions, and the request is sent as it is, without a token and without a retry.
 ///
@@ -273,27 +259,6 @@ impl SymblAuthLayer {
         self.auth.cache.keep_fresh().await
     }
 
-    /// For what is not the service: which header a request to that URI gets, if it gets one.
-    #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn placement_for(&self, uri: &http::Uri) -> Option<Placement> {
-        let headers = http::HeaderMap::new();
-        crate::origin::allows(&self.auth.origins, uri, &headers).map(|_| self.auth.placement)
-    }
-
-    /// Whether a response counts as a rejection.
-    #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn is_rejection<R>(&self, response: &http::Response<R>) -> bool {
-        self.auth.is_rejection(response)
-    }
-
-    /// A redirect led that request to another origin.
-    #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn led_away(&self, uri: &http::Uri, from: &str, to: &str) {
-        if self.placement_for(uri).is_some() {
-            self.auth.led_away.tell(from, to);
-        }
-    }
-
     /// Tells the layer that the API accepted that token, which [`authorize`](Self::authorize) added to a request.
     ///
     /// Call it after each success: the layer does not see the answer. A token that nobody has said to be accepted is
@@ -317,16 +282,5 @@ impl<S> Layer<S> for SymblAuthLayer {
 impl fmt::Debug for SymblAuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.auth.fmt(f)
-    }
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SymblAuthLayer")
-            .field("origins", &self.origins)
-            .field("placement", &self.placement)
-            .field("replay_limit", &self.replay_limit)
-            .field("token", &self.cache)
-            .finish()
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     origin::{Listed, allows},
     replay::{
         Replay, ReplayBody,
-        look::{Seen, Stream, look},
+        look::{self, Seen, Stream, look},
     },
     token::{Asked, Stamp, WaitFor, Waited},
 };
@@ -137,6 +137,34 @@ impl<S> SymblAuth<S> {
             Some(stamp) if !waits => self.first(request, replay, stamp),
             _ => self.ask(request, replay),
         }
+    }
+
+    /// Of a request that was sent by other means, with the token of that generation: what becomes of its answer. It is
+    /// sent again without a body.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn answered<B, R>(
+        &self,
+        request: &Request<B>,
+        generation: u64,
+        answer: S::Future,
+    ) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    {
+        let origins = &self.shared.auth.origins;
+        let listed = allows(origins, request.uri(), request.headers());
+        self.shared.keep(&self.inner);
+        let retry = Retry {
+            shared: Arc::clone(&self.shared),
+            replay: Replay::whole(
+                request,
+                listed.unwrap_or(Listed::Otherwise),
+                look::Whole::none(),
+            ),
+            generation,
+            probe: None,
+        };
+        ResponseFuture::first(answer, Some(retry))
     }
 
     /// There is something to ask before the request goes.

@@ -65,7 +65,7 @@ impl Head {
             method: request.method().clone(),
             version: request.version(),
             server,
-            packed: Packed::new(request.uri(), headers),
+            packed: Packed::new(request.uri().path_and_query(), headers),
             extensions,
         }
     }

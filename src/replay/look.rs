@@ -71,6 +71,13 @@ where
     Seen::Stream(Stream { hint, ahead })
 }
 
+impl Whole {
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn none() -> Self {
+        Self::Empty(SizeHint::with_exact(0))
+    }
+}
+
 impl Stream {
     /// Whether it is known in advance that it cannot be sent again: it will be over the limit, or fail.
     #[inline]

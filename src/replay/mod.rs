@@ -27,7 +27,7 @@ pub(crate) mod head;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 pub(crate) mod look;
-mod packed;
+pub(crate) mod packed;
 mod phase;
 mod recorder;
 mod recording;

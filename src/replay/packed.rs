@@ -6,7 +6,7 @@
 //! First the length of the path and the path; then for each header the lengths of name and value, and both.
 
 use bytes::Buf;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 use tokio::time::Instant;
 
 use crate::grpc_timeout::GRPC_TIMEOUT;
@@ -21,7 +21,7 @@ const VALUE_LEN: u32 = 17;
 /// Enough for most requests.
 const ROOM: usize = 256;
 
-pub(super) enum Packed {
+pub(crate) enum Packed {
     /// There are no headers. Nothing need be allocated then.
     Path(Option<PathAndQuery>),
     Both(Vec<u8>),
@@ -29,22 +29,22 @@ pub(super) enum Packed {
 }
 
 /// A request that must be answered in time.
-pub(super) struct Timed {
+pub(crate) struct Timed {
     packed: Vec<u8>,
     since: Instant,
 }
 
 impl Packed {
     #[inline(always)]
-    pub(super) fn new(uri: &Uri, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(path: Option<&PathAndQuery>, headers: &HeaderMap) -> Self {
         if headers.is_empty() {
-            return Self::Path(uri.path_and_query().cloned());
+            return Self::Path(path.cloned());
         }
-        Self::pack(uri, headers)
+        Self::pack(path, headers)
     }
 
-    fn pack(uri: &Uri, headers: &HeaderMap) -> Self {
-        let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    fn pack(path: Option<&PathAndQuery>, headers: &HeaderMap) -> Self {
+        let path = path.map_or("", PathAndQuery::as_str);
         let mut packed = Vec::with_capacity(ROOM);
         packed.extend_from_slice(&(path.len() as u64).to_be_bytes());
         packed.extend_from_slice(path.as_bytes());
@@ -60,7 +60,7 @@ impl Packed {
         Self::Both(packed)
     }
 
-    pub(super) fn unpack(&self) -> (Option<PathAndQuery>, HeaderMap) {
+    pub(crate) fn unpack(&self) -> (Option<PathAndQuery>, HeaderMap) {
         match self {
             Self::Path(path) => (path.clone(), HeaderMap::new()),
             Self::Both(packed) => unpack(packed),
@@ -69,7 +69,7 @@ impl Packed {
     }
 
     /// When they were packed, if the request has a `grpc-timeout`.
-    pub(super) fn timed_since(&self) -> Option<Instant> {
+    pub(crate) fn timed_since(&self) -> Option<Instant> {
         match self {
             Self::Timed(timed) => Some(timed.since),
             _ => None,
@@ -112,10 +112,12 @@ fn unpack(mut packed: &[u8]) -> (Option<PathAndQuery>, HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
 
     fn unpacked(uri: &Uri, headers: &HeaderMap) -> HeaderMap {
-        let (path, unpacked) = Packed::new(uri, headers).unpack();
+        let (path, unpacked) = Packed::new(uri.path_and_query(), headers).unpack();
         assert_eq!(path.as_ref(), uri.path_and_query());
         unpacked
     }
@@ -125,9 +127,16 @@ mod tests {
         let uri = Uri::from_static("https://h/a?b=c");
         let mut headers = HeaderMap::new();
         headers.append("te", HeaderValue::from_static("trailers"));
-        assert_eq!(Packed::new(&uri, &headers).timed_since(), None);
+        assert_eq!(
+            Packed::new(uri.path_and_query(), &headers).timed_since(),
+            None
+        );
         headers.append(&GRPC_TIMEOUT, HeaderValue::from_static("1S"));
-        assert!(Packed::new(&uri, &headers).timed_since().is_some());
+        assert!(
+            Packed::new(uri.path_and_query(), &headers)
+                .timed_since()
+                .is_some()
+        );
         assert_eq!(unpacked(&uri, &headers), headers);
     }
 

@@ -8,20 +8,21 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::Extensions;
+use http::{Extensions, HeaderMap, StatusCode};
 use reqwest::{Body, Request, Response, Url};
 use reqwest_middleware::{Error, Next, Result};
 use tokio::sync::Mutex;
 use tower::Service;
 
-use crate::{ReplayBody, SymblAuthLayer, deadline::Deadline};
+use super::short::is_listed;
+use crate::{ReplayBody, deadline::Deadline, layer::Auth};
 
 /// By how much an attempt may be late to say that its timeout has run out.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(super) struct Chain<'a> {
-    pub(super) auth: &'a SymblAuthLayer,
+    pub(super) auth: &'a Auth,
     pub(super) next: Next<'a>,
     /// Locked while an attempt is under way.
     pub(super) lent: Arc<Mutex<Lent<'a>>>,
@@ -67,29 +68,35 @@ impl Chain<'_> {
         }
         request
     }
+}
 
-    /// Whether an answer tells of the token that the request carried. It does not if it comes from another
-    /// origin. Nor is its rejection one to heal if it came by a redirect: the request may have been done,
-    /// and only what is idempotent is done again.
-    fn tells_of_token(&self, answer: &http::Response<Response>) -> bool {
-        let (asked, answered) = (self.template.url(), answer.body().url());
-        // A middleware beneath that makes up its own response may give it no URL, for which reqwest has a
-        // placeholder.
-        if without_fragment(answered) == without_fragment(asked)
-            || answered.host_str() == Some("no.url.provided.local")
-        {
-            return true;
-        }
-        let (from, to) = (asked.origin(), answered.origin());
-        if from == to {
-            return self.template.method().is_idempotent() || !self.auth.is_rejection(answer);
-        }
-        if let Ok(uri) = asked.as_str().parse() {
-            let (from, to) = (from.ascii_serialization(), to.ascii_serialization());
-            self.auth.led_away(&uri, &from, &to);
-        }
-        false
+/// Whether an answer tells of the token that the request carried. It does not if it comes from another
+/// origin. Nor is its rejection one to heal if it came by a redirect: the request may have been done,
+/// and only what is idempotent is done again.
+pub(super) fn tells_of_token(
+    auth: &Auth,
+    request: &Request,
+    answered: &Url,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> bool {
+    let asked = request.url();
+    // A middleware beneath that makes up its own response may give it no URL, for which reqwest has a
+    // placeholder.
+    if without_fragment(answered) == without_fragment(asked)
+        || answered.host_str() == Some("no.url.provided.local")
+    {
+        return true;
     }
+    let (from, to) = (asked.origin(), answered.origin());
+    if from == to {
+        return request.method().is_idempotent() || !auth.means_rejection(status, headers);
+    }
+    if is_listed(auth, request) {
+        let (from, to) = (from.ascii_serialization(), to.ascii_serialization());
+        auth.led_away.tell(&from, &to);
+    }
+    false
 }
 
 fn without_fragment(url: &Url) -> &str {
@@ -117,7 +124,8 @@ impl<'a> Service<http::Request<ReplayBody<Body>>> for Chain<'a> {
                 .run(request, &mut *lent.extensions)
                 .await?;
             let carrier = carry(response);
-            if chain.tells_of_token(&carrier) {
+            let (url, headers) = (carrier.body().url(), carrier.headers());
+            if tells_of_token(chain.auth, &chain.template, url, carrier.status(), headers) {
                 return Ok(carrier);
             }
             // Of an error the layer makes neither an acceptance nor a rejection.
@@ -128,7 +136,7 @@ impl<'a> Service<http::Request<ReplayBody<Body>>> for Chain<'a> {
 }
 
 /// Around a response, its head.
-fn carry(mut response: Response) -> http::Response<Response> {
+pub(super) fn carry(mut response: Response) -> http::Response<Response> {
     let (status, headers) = (response.status(), mem::take(response.headers_mut()));
     let mut carrier = http::Response::new(response);
     *carrier.status_mut() = status;
