@@ -2,9 +2,10 @@
 //! over loopback, the server on a thread and a runtime of its own.
 //!
 //! Short rounds of the one and the other take turns, for what else the machine does lasts longer than a
-//! round: throughputs are compared pair by pair, and latencies over all rounds. The bare client sends a
-//! fixed token, so that both put the same bytes on the wire. `-- ROUNDS` after `cargo bench --bench
-//! end_to_end` sets how many rounds each has; a hundred, if it is left out.
+//! round: throughputs are compared round by round, and latencies over all rounds. The bare client sends a
+//! fixed token, so that both put the same bytes on the wire. There are two bare clients: by how much the one differs
+//! from the other is what such a comparison cannot tell (A/A). `-- ROUNDS` after `cargo bench --bench
+//! end_to_end` sets how many rounds each has; two hundred, if it is left out.
 #![allow(missing_docs)]
 
 use std::{
@@ -35,9 +36,9 @@ mod common;
 
 use common::bars::{at_least, at_most, median};
 
-const ROUND: Duration = Duration::from_millis(100);
-/// The layer has every other round, so that to it this is a second.
-const SECOND: Duration = Duration::from_millis(500);
+const ROUND: Duration = Duration::from_millis(50);
+/// The layer has every third round, so that to it this is a second.
+const SECOND: Duration = Duration::from_millis(333);
 const MANY_STREAMS: u32 = 2_048;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -56,7 +57,7 @@ struct Tokens {
 
 fn main() {
     let rounds = std::env::args().find_map(|argument| argument.parse().ok());
-    let rounds = rounds.unwrap_or(100);
+    let rounds = rounds.unwrap_or(200);
     let tokens = Tokens::default();
     let address = serve(tokens.clone());
     let runtime = tokio::runtime::Builder::new_current_thread();
@@ -90,12 +91,40 @@ fn main() {
         }
     }
     println!();
-    for (case, [rate, p99]) in ratios {
+    for (case, compared) in ratios {
         if case.in_flight == 64 && case.meanwhile != Meanwhile::Revocations {
-            let name = case.name();
-            at_least(&format!("{name}: throughput to bare"), rate, 0.98);
-            at_most(&format!("{name}: p99 to bare"), p99, 1.05);
+            let (name, Compared { rate, p99 }) = (case.name(), compared);
+            println!(
+                "{name}: A/A throughput {:.3}, p99 {:.3}",
+                rate.of_bare, p99.of_bare
+            );
+            let least = 0.98 - rate.spread();
+            at_least(&format!("{name}: throughput to bare"), rate.of_ours, least);
+            at_most(
+                &format!("{name}: p99 to bare"),
+                p99.of_ours,
+                1.05 + p99.spread(),
+            );
         }
+    }
+}
+
+/// Against the first bare client.
+struct Compared {
+    rate: Ratios,
+    p99: Ratios,
+}
+
+struct Ratios {
+    /// The second bare client.
+    of_bare: f64,
+    of_ours: f64,
+}
+
+impl Ratios {
+    /// What is no difference.
+    fn spread(&self) -> f64 {
+        (self.of_bare - 1.0).abs()
     }
 }
 
@@ -129,14 +158,13 @@ impl Case {
         )
     }
 
-    /// Throughput and p99 of ours, each to bare.
-    async fn compare(&self, address: SocketAddr, tokens: &Tokens, rounds: usize) -> [f64; 2] {
+    async fn compare(&self, address: SocketAddr, tokens: &Tokens, rounds: usize) -> Compared {
         let uri: Uri = format!("http://{address}/v1/conversations/1/messages")
             .parse()
             .expect("it is a URI");
         let layer = tokens.layer(address).await;
         let ours = layer.layer(client(self.http2));
-        let bare = client(self.http2);
+        let bare = [client(self.http2), client(self.http2)];
         let fixed = tokens.fixed();
         let plain = move || {
             let mut request = Request::new(Full::default());
@@ -153,22 +181,33 @@ impl Case {
         };
 
         let ticker = tokio::spawn(tick(self.meanwhile, layer.clone(), tokens.clone()));
-        let mut taken: [Vec<Round>; 2] = Default::default();
+        let mut taken: [Vec<Round>; 3] = Default::default();
         for number in 0..=rounds {
-            let first = round(&bare, stamped.clone(), self.in_flight).await;
-            let second = round(&ours, plain.clone(), self.in_flight).await;
-            // The first ones warm up.
-            if number > 0 {
-                taken[0].push(first);
-                taken[1].push(second);
+            // Each has each place in turn.
+            for place in 0..3 {
+                let who = (number + place) % 3;
+                let round = match bare.get(who) {
+                    Some(bare) => round(bare, stamped.clone(), self.in_flight).await,
+                    None => round(&ours, plain.clone(), self.in_flight).await,
+                };
+                // The first ones warm up.
+                if number > 0 {
+                    taken[who].push(round);
+                }
             }
         }
         ticker.abort();
 
-        let pairs = taken[0].iter().zip(&taken[1]);
-        let rate = median(pairs.map(|(bare, ours)| ours.rate / bare.rate));
-        let [bare, ours] = taken.map(Summary::of);
-        for (stack, of) in [("bare", &bare), ("ours", &ours)] {
+        let to_first = |of: &[Round]| {
+            let pairs = taken[0].iter().zip(of);
+            median(pairs.map(|(first, of)| of.rate / first.rate))
+        };
+        let rate = Ratios {
+            of_bare: to_first(&taken[1]),
+            of_ours: to_first(&taken[2]),
+        };
+        let summaries = taken.map(Summary::of);
+        for (stack, of) in ["bare", "bare again", "ours"].iter().zip(&summaries) {
             let Summary {
                 rate,
                 quantiles: [p50, p99, p999],
@@ -179,7 +218,12 @@ impl Case {
                 "| {protocol} | {in_flight} | {meanwhile} | {stack} | {rate:.0} | {p50:.0} | {p99:.0} | {p999:.0} | {refused} |"
             );
         }
-        [rate, ours.quantiles[1] / bare.quantiles[1]]
+        let [first, again, ours] = summaries.map(|summary| summary.quantiles[1]);
+        let p99 = Ratios {
+            of_bare: again / first,
+            of_ours: ours / first,
+        };
+        Compared { rate, p99 }
     }
 }
 

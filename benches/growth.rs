@@ -273,7 +273,7 @@ fn herd(runtime: &Runtime) {
     println!("\n### {HERD} callers without a token, {FETCH:?} a fetch\n");
     at_most("herd: fetches", fetched, 1.0);
     let ratio = last.as_secs_f64() / FETCH.as_secs_f64();
-    at_most("herd: last caller served, to the fetch's time", ratio, 1.5);
+    at_most("herd: last caller served, to the fetch's time", ratio, 1.3);
     let name = "herd: bytes a waiting caller, beyond its request";
-    at_most(name, waiting, 1024.0);
+    at_most(name, waiting, 900.0);
 }

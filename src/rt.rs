@@ -35,6 +35,11 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::
     tokio::time::timeout(limit, future).await.ok()
 }
 
+/// Whether a fetch can be started here.
+pub(crate) fn is_here() -> bool {
+    Runtime::current().is_some()
+}
+
 pub(crate) fn has_timer() -> bool {
     sleep(Duration::ZERO).is_some()
 }

@@ -32,18 +32,18 @@ enum Wanted {
 }
 
 impl<S> Acquire<S> {
-    /// For the first attempt, which has to wait.
+    /// For the first attempt, which has to wait, or to ask once it is polled.
     pub(super) fn first(
         shared: Arc<Shared<S>>,
         service: S,
         over_limit: bool,
-        (wait, waited): (WaitFor, Waited),
+        (wait, waited): (Option<WaitFor>, Waited),
     ) -> Self {
         Self {
             shared,
             service,
             wanted: Wanted::Served { over_limit },
-            wait: Some(wait_for(wait, None).boxed()),
+            wait: wait.map(|wait| wait_for(wait, None).boxed()),
             waited,
         }
     }

@@ -84,7 +84,7 @@ where
         service: S,
         request: Request<ReplayBody<B>>,
         replay: Replay<B>,
-        wait: (WaitFor, Waited),
+        wait: (Option<WaitFor>, Waited),
     ) -> Self {
         let waiting = Box::new(Waiting {
             acquire: Acquire::first(shared, service, replay.is_known_to_be_none(), wait),

@@ -20,8 +20,9 @@ use crate::{
     origin::{Listed, allows},
     replay::{
         Replay, ReplayBody,
-        look::{self, Seen, Stream, look},
+        look::{Seen, Stream, look},
     },
+    rt,
     token::{Asked, Stamp, WaitFor, Waited},
 };
 
@@ -159,7 +160,7 @@ impl<S> SymblAuth<S> {
             replay: Replay::whole(
                 request,
                 listed.unwrap_or(Listed::Otherwise),
-                look::Whole::none(),
+                crate::replay::look::Whole::none(),
             ),
             generation,
             probe: None,
@@ -185,8 +186,10 @@ impl<S> SymblAuth<S> {
         let mut waited = Waited::default();
         let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
             Ok(Asked::Stamp(stamp)) => return self.first(request, replay, stamp),
-            Ok(Asked::Wait(wait)) => wait,
-            Err(error) => WaitFor::Failed(error),
+            Ok(Asked::Wait(wait)) => Some(wait),
+            // It may yet be polled in one.
+            Err(_) if !rt::is_here() => None,
+            Err(error) => Some(WaitFor::Failed(error)),
         };
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();

@@ -29,7 +29,7 @@ impl TokenCache {
     /// A request was rejected. `retry`: it can be sent again, and what becomes of that will be told.
     pub(crate) fn rejected(&self, refusal: Refusal) -> (Rejection, Decided) {
         telemetry::rejected(&refusal.path, refusal.generation);
-        let can_fetch = rt::Runtime::current().is_some();
+        let can_fetch = rt::is_here();
         let mut waited = Waited::default();
         let (answer, wait) = self.shared.step_or_wait(
             |state, now| {
@@ -55,7 +55,7 @@ impl TokenCache {
     }
 
     fn reject_for_good(&self, refusal: &Refusal, first: Option<&Refusal>) {
-        let can_fetch = rt::Runtime::current().is_some();
+        let can_fetch = rt::is_here();
         self.shared.step(|state, now| {
             (state.machine).rejected_for_good(now, refusal, first, can_fetch);
         });
@@ -105,7 +105,7 @@ impl Rejection {
                 (Answer::HandBack(why), _) => why,
                 (Answer::Wait(_), wait_now) => {
                     waited.ended(wait_for(wait_now, Some(deadline)).await);
-                    let can_fetch = rt::Runtime::current().is_some();
+                    let can_fetch = rt::is_here();
                     (answer, wait) = self.cache.shared.step_or_wait(
                         |state, now| {
                             (state.machine).decide(now, &self.refusal, can_fetch, &mut waited)

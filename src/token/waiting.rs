@@ -58,7 +58,7 @@ impl TokenCache {
         let ask = Ask {
             path,
             over_limit,
-            can_fetch: rt::Runtime::current().is_some(),
+            can_fetch: rt::is_here(),
             handshake: false,
         };
         let (want, wait) = self.shared.step_or_wait(
@@ -117,7 +117,7 @@ impl TokenCache {
     ) -> Result<Arc<Live>, TokenError> {
         let mut waited = Waited::default();
         loop {
-            let can_fetch = rt::Runtime::current().is_some();
+            let can_fetch = rt::is_here();
             let (want, wait) = self.shared.step_or_wait(
                 |state, now| want(state, now, can_fetch, &mut waited),
                 Want::wait,

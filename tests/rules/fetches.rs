@@ -25,7 +25,7 @@ use tokio::{
     runtime,
     time::{Instant, advance, sleep, timeout},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Layer, Service};
 use tower_symbl_auth::{
     AccessToken, NotRetried, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
 };
@@ -532,6 +532,23 @@ fn in_a_runtime_without_a_timer_there_is_an_error_that_says_so_and_no_panic() {
             other => panic!("{other:?}"),
         }
     });
+}
+
+#[test]
+fn a_request_that_is_made_outside_a_runtime_gets_its_token_once_it_is_polled_in_one() {
+    let issuer = Issuer::fresh(DAY, Duration::from_secs(1));
+    let api = Api::judging(|_| StatusCode::OK);
+    let mut service = issuer.layer().layer(api.clone());
+    let answer = service.call(get(URL));
+    assert_eq!(issuer.calls(), 0);
+    let response = runtime().block_on(answer).unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(issuer.calls(), 1);
+
+    let outside = issuer.layer().layer(api).call(get(URL));
+    let error = futures::executor::block_on(outside).unwrap_err();
+    let error = error.downcast::<TokenError>().unwrap();
+    assert_eq!(error.kind(), TokenErrorKind::Internal);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ pub fn print(runtime: &Runtime, token_file: &Path) {
 }
 
 fn bar(shape: Shape, rows: &[Row]) {
-    const BAR: f64 = 0.4;
+    const BAR: f64 = 0.3;
     let over = |name| {
         let row = rows.iter().find(|(peer, _)| *peer == name);
         row.expect("it is measured").1.over
