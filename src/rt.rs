@@ -2,6 +2,7 @@
 
 use std::{future::Future, panic, time::Duration};
 
+use futures::{FutureExt, future::Either};
 use tokio::{runtime::Handle, time::Sleep};
 
 pub(crate) use spawner::Runtime;
@@ -28,11 +29,15 @@ mod spawner {
 }
 
 /// The future's output, or `None` after `limit`. Without a timer there is no limit.
-pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    if !has_timer() {
-        return Some(future.await);
+pub(crate) fn timeout<F: Future>(
+    limit: Duration,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    if has_timer() {
+        Either::Left(tokio::time::timeout(limit, future).map(Result::ok))
+    } else {
+        Either::Right(future.map(Some))
     }
-    tokio::time::timeout(limit, future).await.ok()
 }
 
 /// Whether a fetch can be started here.

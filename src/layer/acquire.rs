@@ -43,7 +43,7 @@ impl<S> Acquire<S> {
             shared,
             service,
             wanted: Wanted::Served { over_limit },
-            wait: wait.map(|wait| wait_for(wait, None).boxed()),
+            wait: wait.map(|wait| wait_for(wait, None)),
             waited,
         }
     }
@@ -91,7 +91,14 @@ impl<S> Acquire<S> {
     fn ask(&mut self, path: Option<&dyn Fn() -> Key>) -> Result<Option<Stamp>, BoxError> {
         let cache = &self.shared.auth.cache;
         let over_limit = match self.wanted {
-            Wanted::Served { over_limit } => over_limit,
+            Wanted::Served { over_limit } => {
+                // As of any request: while nothing is due, there is nothing to ask.
+                let live = if over_limit { None } else { cache.live() };
+                if live.is_some() {
+                    return Ok(live);
+                }
+                over_limit
+            }
             Wanted::Chosen {
                 generation,
                 refused,
@@ -105,7 +112,7 @@ impl<S> Acquire<S> {
         match cache.ask(path, over_limit, &mut self.waited)? {
             Asked::Stamp(stamp) => Ok(Some(stamp)),
             Asked::Wait(wait) => {
-                self.wait = Some(wait_for(wait, None).boxed());
+                self.wait = Some(wait_for(wait, None));
                 Ok(None)
             }
         }

@@ -2,6 +2,10 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -172,7 +176,9 @@ impl ProbeGuard {
 }
 
 /// Waits, until `deadline` at most. Where there is no timer it waits for as long as the fetch takes.
-pub(crate) async fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> Ended {
+///
+/// Of combinators, for of ten thousand that wait each would keep its parts twice in an async block.
+pub(crate) fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> BoxFuture<'static, Ended> {
     let now = Instant::now();
     let left = |limit: Duration| match deadline {
         Some(deadline) => limit.min(deadline.saturating_duration_since(now)),
@@ -181,22 +187,22 @@ pub(crate) async fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> Ended 
     match wait {
         WaitFor::Fetch { handle, own, limit } => {
             let time = telemetry::Stopwatch::start();
-            let told = rt::timeout(left(limit), handle).await;
-            telemetry::waited(time);
-            match told {
-                Some(Ok(told)) => told.into(),
-                Some(Err(_lost)) => Ended::Lost { own },
-                None => Ended::TimedOut,
-            }
+            let ended = rt::timeout(left(limit), handle).map(move |told| {
+                telemetry::waited(time);
+                match told {
+                    Some(Ok(told)) => told.into(),
+                    Some(Err(_lost)) => Ended::Lost { own },
+                    None => Ended::TimedOut,
+                }
+            });
+            ended.boxed()
         }
-        WaitFor::Held { handle, until } => {
+        WaitFor::Held { handle, until } if cfg!(shuttle) || rt::has_timer() => {
             let limit = left(until.saturating_duration_since(now));
-            if cfg!(shuttle) || rt::has_timer() {
-                rt::timeout(limit, handle).await;
-            }
-            Ended::Held
+            rt::timeout(limit, handle).map(|_| Ended::Held).boxed()
         }
-        WaitFor::Failed(error) => Ended::Failed(error),
-        WaitFor::Nothing => Ended::TimedOut,
+        WaitFor::Held { .. } => future::ready(Ended::Held).boxed(),
+        WaitFor::Failed(error) => future::ready(Ended::Failed(error)).boxed(),
+        WaitFor::Nothing => future::ready(Ended::TimedOut).boxed(),
     }
 }
