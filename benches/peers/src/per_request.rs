@@ -14,10 +14,10 @@ use toolkit_http::HttpError;
 use tower::{BoxError, Layer, Service};
 
 use crate::{
-    common::{Nothing, SHAPES, Shape, send},
+    common::{Nothing, SHAPES, Shape, send, token},
     endpoint::Endpoint,
     measure::{Cost, UNIT, over},
-    peers::{azure, gears, google, kube, ours, reqwest, smithy, tower_layers, yup},
+    peers::{azure, careful, gears, google, kube, ours, reqwest, smithy, tower_layers, yup},
 };
 
 type Row = (&'static str, Cost);
@@ -69,6 +69,7 @@ fn layers(runtime: &Runtime, shape: Shape, token_file: &Path) -> Vec<Row> {
     let (add, retry) = (tower_layers::add_authorization(), tower_layers::retry());
     let octocrab = tower_layers::octocrab().layer(nothing());
     let hand_written = retry.layer(add.layer(nothing()));
+    let careful = retry.layer(careful::CarefulLayer::new(&token(1)).layer(nothing()));
     let ours = ours::layer(&endpoint).layer(nothing());
     let kube = kube::layer(token_file).layer(boxing());
     let gears = runtime.block_on(gears::layer(&endpoint)).layer(fallible());
@@ -85,6 +86,10 @@ fn layers(runtime: &Runtime, shape: Shape, token_file: &Path) -> Vec<Row> {
         (
             "hand-written: `tower::retry` on 401 over `AddAuthorization`",
             tower(runtime, shape, nothing(), hand_written),
+        ),
+        (
+            "hand-written with care: shared, checked for expiry and origin",
+            tower(runtime, shape, nothing(), careful),
         ),
         (
             "kube-client `AuthLayer`, token file",

@@ -1,6 +1,8 @@
 //! One file a peer, or one for those that are alike: how each is set up, and how it sends a request.
 
 pub mod azure;
+#[path = "../../../common/careful.rs"]
+pub mod careful;
 pub mod gears;
 pub mod google;
 pub mod kube;
