@@ -19,7 +19,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     provider::Provider,
-    refusal::{Refusal, encoding, shown},
+    refusal::{EndpointRefusal, encoding, shown},
     wire,
 };
 use crate::{
@@ -132,7 +132,7 @@ where
             // The status is what counts: reading on must end before the attempt times out.
             let left = self.timeout.saturating_sub(start.elapsed());
             let body = timeout(MESSAGE_TIMEOUT.min(left / 2), read(body)).await;
-            let refusal = Refusal {
+            let refusal = EndpointRefusal {
                 status: parts.status,
                 headers: &parts.headers,
                 body: body.ok().and_then(Result::ok),

@@ -28,7 +28,7 @@ use tower::{BoxError, Service, timeout::Timeout};
 use super::{endpoint::is_loopback, tls};
 use crate::{TokenError, TokenErrorKind};
 
-type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type ClientResponse = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// The HTTP client of [`FetchToken::new`](crate::FetchToken::new): hyper-util, and rustls with the
 /// platform's root certificates.
@@ -78,9 +78,9 @@ impl Default for ConnectTimeout {
 }
 
 impl Service<Request<Full<Bytes>>> for DefaultClient {
-    type Response = Answer;
+    type Response = ClientResponse;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Answer, BoxError>>;
+    type Future = BoxFuture<'static, Result<ClientResponse, BoxError>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -96,7 +96,7 @@ impl DefaultClient {
         self,
         mut http: HttpConnector<R>,
         request: Request<Full<Bytes>>,
-    ) -> Result<Answer, BoxError>
+    ) -> Result<ClientResponse, BoxError>
     where
         R: Service<Name> + Clone + Send + Sync + Unpin + 'static,
         R::Response: Iterator<Item = SocketAddr>,
@@ -145,7 +145,7 @@ impl DefaultClient {
 
 /// A connection for one request, closed after it. One that were kept would be driven by a task of this
 /// runtime, which may be gone by the next request.
-async fn once<C>(connector: C, request: Request<Full<Bytes>>) -> Result<Answer, BoxError>
+async fn once<C>(connector: C, request: Request<Full<Bytes>>) -> Result<ClientResponse, BoxError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {

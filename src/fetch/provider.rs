@@ -7,7 +7,7 @@ use tower::BoxError;
 
 use crate::Credentials;
 
-type Ask = dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync;
+type AskProvider = dyn Fn() -> BoxFuture<'static, Result<Credentials, BoxError>> + Send + Sync;
 
 #[derive(Clone)]
 pub(super) enum Provider {
@@ -15,7 +15,7 @@ pub(super) enum Provider {
     Fixed(Credentials),
     /// Asked for before every token request, since they rotate.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
-    Asked(Arc<Ask>),
+    Asked(Arc<AskProvider>),
 }
 
 impl fmt::Debug for Provider {

@@ -14,14 +14,14 @@ use crate::{Credentials, TokenError, TokenErrorKind};
 /// The longest text of the endpoint's that an error shows, in characters.
 const LONGEST_MESSAGE: usize = 200;
 
-pub(super) struct Refusal<'a> {
+pub(super) struct EndpointRefusal<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
     /// `None` if it could not be read, or was too long.
     pub(super) body: Option<Bytes>,
 }
 
-impl Refusal<'_> {
+impl EndpointRefusal<'_> {
     pub(super) fn into_error(self, endpoint: &Uri, credentials: &Credentials) -> TokenError {
         let kind = match self.status.as_u16() {
             400 | 401 | 403 => TokenErrorKind::Credentials,

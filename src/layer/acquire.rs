@@ -12,11 +12,11 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tower::{BoxError, Service};
 
-use super::shared::Shared;
+use super::instances::Instances;
 use crate::token::{Asked, Ended, Key, Stamp, WaitFor, Waited, wait_for};
 
 pub(super) struct Acquire<S> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<Instances<S>>,
     pub(super) service: S,
     wanted: Wanted,
     wait: Option<BoxFuture<'static, Ended>>,
@@ -34,7 +34,7 @@ enum Wanted {
 impl<S> Acquire<S> {
     /// For the first attempt, which has to wait, or to ask once it is polled.
     pub(super) fn first(
-        shared: Arc<Shared<S>>,
+        shared: Arc<Instances<S>>,
         service: S,
         over_limit: bool,
         (wait, waited): (Option<WaitFor>, Waited),
@@ -48,7 +48,12 @@ impl<S> Acquire<S> {
         }
     }
 
-    pub(super) fn retry(shared: Arc<Shared<S>>, service: S, generation: u64, refused: u64) -> Self {
+    pub(super) fn retry(
+        shared: Arc<Instances<S>>,
+        service: S,
+        generation: u64,
+        refused: u64,
+    ) -> Self {
         Self {
             shared,
             service,

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, header::CONTENT_LENGTH};
 use tower::{BoxError, Service};
 
-use super::{Auth, acquire::Acquire, auth::is_acceptance, shared::Shared};
+use super::{Auth, acquire::Acquire, auth::is_acceptance, instances::Instances};
 use crate::{
     NotRetried, TokenError, TokenErrorKind,
     deadline::Deadline,
@@ -25,7 +25,7 @@ pub(super) struct Waiting<S, B> {
 
 /// What it takes to send a request again.
 pub(super) struct Retry<S, B> {
-    pub(super) shared: Arc<Shared<S>>,
+    pub(super) shared: Arc<Instances<S>>,
     pub(super) replay: Replay<B>,
     pub(super) generation: u64,
     pub(super) probe: Option<Box<ProbeGuard>>,
@@ -33,7 +33,7 @@ pub(super) struct Retry<S, B> {
 
 /// Sends the first attempt with a service that is ready.
 pub(super) fn first<S, B>(
-    shared: Arc<Shared<S>>,
+    shared: Arc<Instances<S>>,
     ready: &mut S,
     mut request: Request<ReplayBody<B>>,
     replay: Replay<B>,

@@ -28,7 +28,7 @@ use super::{
     Auth,
     acquire::Acquire,
     attempt::{Rejected, Resending, Resent, Retry, Waiting, first},
-    shared::Shared,
+    instances::Instances,
 };
 use crate::{
     NotRetried,
@@ -80,7 +80,7 @@ where
     }
 
     pub(super) fn wait(
-        shared: Arc<Shared<S>>,
+        shared: Arc<Instances<S>>,
         service: S,
         request: Request<ReplayBody<B>>,
         replay: Replay<B>,

@@ -14,7 +14,7 @@ use super::{
     Auth, SkipAuth,
     attempt::{Retry, first},
     future::ResponseFuture,
-    shared::Shared,
+    instances::Instances,
 };
 use crate::{
     origin::{Listed, allows},
@@ -37,14 +37,14 @@ use crate::{
 #[derive(Clone)]
 pub struct SymblAuth<S> {
     inner: S,
-    shared: Arc<Shared<S>>,
+    shared: Arc<Instances<S>>,
 }
 
 impl<S> SymblAuth<S> {
     pub(super) fn new(inner: S, auth: Arc<Auth>) -> Self {
         Self {
             inner,
-            shared: Shared::new(auth),
+            shared: Instances::new(auth),
         }
     }
 
@@ -56,7 +56,7 @@ impl<S> SymblAuth<S> {
     /// The wrapped service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         // Whatever is done to it holds for the retries of the requests to come.
-        self.shared = Shared::new(Arc::clone(&self.shared.auth));
+        self.shared = Instances::new(Arc::clone(&self.shared.auth));
         &mut self.inner
     }
 

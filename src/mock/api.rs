@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{
-    server::{Answer, answer, discard, message, read},
+    server::{HttpAnswer, answer, discard, message, read},
     state::MockState,
     streaming,
 };
@@ -28,7 +28,7 @@ struct Conversation {
     messages: Vec<Value>,
 }
 
-pub(super) async fn route(shared: &MockState, request: Request<Incoming>) -> Answer {
+pub(super) async fn route(shared: &MockState, request: Request<Incoming>) -> HttpAnswer {
     let path = request.uri().path().to_owned();
     let path: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (request.method(), &*path) {
@@ -49,7 +49,7 @@ pub(super) async fn route(shared: &MockState, request: Request<Incoming>) -> Ans
     }
 }
 
-async fn text(shared: &MockState, request: Request<Incoming>) -> Answer {
+async fn text(shared: &MockState, request: Request<Incoming>) -> HttpAnswer {
     let Some(Ok(body)) = read(request)
         .await
         .map(|body| serde_json::from_slice::<Value>(&body))
@@ -63,7 +63,7 @@ async fn text(shared: &MockState, request: Request<Incoming>) -> Answer {
     shared.records().add(name, messages)
 }
 
-async fn upload(shared: &MockState, request: Request<Incoming>) -> Answer {
+async fn upload(shared: &MockState, request: Request<Incoming>) -> HttpAnswer {
     if !request.headers().contains_key(header::CONTENT_LENGTH) {
         discard(request);
         return message(StatusCode::LENGTH_REQUIRED, "Content-Length is required");
@@ -85,7 +85,7 @@ async fn upload(shared: &MockState, request: Request<Incoming>) -> Answer {
         .add(&name, &[json!({ "payload": { "content": content } })])
 }
 
-async fn tracker(shared: &MockState, request: Request<Incoming>) -> Answer {
+async fn tracker(shared: &MockState, request: Request<Incoming>) -> HttpAnswer {
     let body = read(request).await;
     let body = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
     let Some(name) = body.as_ref().and_then(|body| body["name"].as_str()) else {
@@ -102,7 +102,7 @@ async fn tracker(shared: &MockState, request: Request<Incoming>) -> Answer {
 }
 
 impl Records {
-    fn add(&mut self, name: &str, posted: &[Value]) -> Answer {
+    fn add(&mut self, name: &str, posted: &[Value]) -> HttpAnswer {
         let (conversation, job) = (new_id(), new_id());
         let messages = posted.iter().map(|message| {
             json!({
@@ -125,7 +125,7 @@ impl Records {
     }
 
     /// Done when it is asked for the second time.
-    fn job(&mut self, id: &str) -> Answer {
+    fn job(&mut self, id: &str) -> HttpAnswer {
         let Some(asked) = self.jobs.get_mut(id) else {
             return not_found();
         };
@@ -138,7 +138,7 @@ impl Records {
         answer(StatusCode::OK, &json!({ "id": id, "status": status }))
     }
 
-    fn conversation(&mut self, method: &Method, id: &str, rest: &[&str]) -> Answer {
+    fn conversation(&mut self, method: &Method, id: &str, rest: &[&str]) -> HttpAnswer {
         let Some(conversation) = self.conversations.get(id) else {
             return not_found();
         };
@@ -189,7 +189,7 @@ fn topics(messages: &[Value]) -> Vec<Value> {
     messages.iter().filter_map(topic).collect()
 }
 
-fn not_found() -> Answer {
+fn not_found() -> HttpAnswer {
     message(StatusCode::NOT_FOUND, "not found")
 }
 

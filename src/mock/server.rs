@@ -19,10 +19,10 @@ use tokio::{
 use super::{
     Reply, TOKEN_PATH, api,
     state::MockState,
-    tokens::{self, Refusal},
+    tokens::{self, TokenRefusal},
 };
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpAnswer = Response<Full<Bytes>>;
 
 /// Runs until it is aborted, which ends its connections as well: they are this task's children.
 pub(super) async fn run(listener: TcpListener, shared: Arc<MockState>) {
@@ -50,7 +50,10 @@ async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn route(shared: Arc<MockState>, request: Request<Incoming>) -> Result<Answer, Disconnect> {
+async fn route(
+    shared: Arc<MockState>,
+    request: Request<Incoming>,
+) -> Result<HttpAnswer, Disconnect> {
     if request.uri().path() == TOKEN_PATH {
         shared.count(|counts| counts.token_requests += 1);
         return token(&shared, request).await;
@@ -74,7 +77,7 @@ async fn route(shared: Arc<MockState>, request: Request<Incoming>) -> Result<Ans
 }
 
 /// Does what the script says. `None`: go on as usual.
-async fn play(reply: Option<Reply>) -> Result<Option<Answer>, Disconnect> {
+async fn play(reply: Option<Reply>) -> Result<Option<HttpAnswer>, Disconnect> {
     match reply {
         Some(Reply::Status(status)) => Ok(Some(scripted(status))),
         Some(Reply::RetryAfter(status, delay)) => {
@@ -95,7 +98,7 @@ async fn play(reply: Option<Reply>) -> Result<Option<Answer>, Disconnect> {
     }
 }
 
-async fn token(shared: &MockState, request: Request<Incoming>) -> Result<Answer, Disconnect> {
+async fn token(shared: &MockState, request: Request<Incoming>) -> Result<HttpAnswer, Disconnect> {
     let reply = shared.next_token_reply();
     if let Some(answer) = play(reply).await? {
         return Ok(answer);
@@ -113,8 +116,8 @@ async fn token(shared: &MockState, request: Request<Incoming>) -> Result<Answer,
     };
     Ok(match tokens::check(&body) {
         Ok(()) => answer(StatusCode::OK, &shared.tokens().issue()),
-        Err(Refusal::Credentials) => message(StatusCode::UNAUTHORIZED, "Invalid credentials"),
-        Err(Refusal::Malformed) => {
+        Err(TokenRefusal::Credentials) => message(StatusCode::UNAUTHORIZED, "Invalid credentials"),
+        Err(TokenRefusal::Malformed) => {
             let text = "type, appId and appSecret are required";
             message(StatusCode::BAD_REQUEST, text)
         }
@@ -135,7 +138,7 @@ pub(super) async fn read(request: Request<Incoming>) -> Option<Bytes> {
     Some(body.ok()?.to_bytes())
 }
 
-pub(super) fn answer(status: StatusCode, body: &Value) -> Answer {
+pub(super) fn answer(status: StatusCode, body: &Value) -> HttpAnswer {
     let mut answer = Response::new(body.to_string().into());
     *answer.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
@@ -143,11 +146,11 @@ pub(super) fn answer(status: StatusCode, body: &Value) -> Answer {
     answer
 }
 
-pub(super) fn message(status: StatusCode, text: &str) -> Answer {
+pub(super) fn message(status: StatusCode, text: &str) -> HttpAnswer {
     answer(status, &json!({ "message": text }))
 }
 
-fn scripted(status: StatusCode) -> Answer {
+fn scripted(status: StatusCode) -> HttpAnswer {
     message(status, status.canonical_reason().unwrap_or("scripted"))
 }
 

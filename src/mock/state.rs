@@ -4,14 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-use super::{Reply, api::Records, tokens::Tokens};
+use super::{Reply, api::Records, tokens::IssuedTokens};
 
 /// What is left of the answers that the server was told to give.
 type Script = Box<dyn Iterator<Item = Reply> + Send>;
 
 #[derive(Default)]
 pub(super) struct MockState {
-    tokens: Mutex<Tokens>,
+    tokens: Mutex<IssuedTokens>,
     token_script: Mutex<Option<Script>>,
     api_script: Mutex<Option<Script>>,
     counts: Mutex<Counts>,
@@ -28,7 +28,7 @@ pub(super) struct Counts {
 }
 
 impl MockState {
-    pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+    pub(super) fn tokens(&self) -> MutexGuard<'_, IssuedTokens> {
         lock(&self.tokens)
     }
 

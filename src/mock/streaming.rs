@@ -20,11 +20,11 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    server::{Answer, message},
+    server::{HttpAnswer, message},
     state::MockState,
 };
 
-pub(super) fn open(shared: &MockState, mut request: Request<Incoming>) -> Answer {
+pub(super) fn open(shared: &MockState, mut request: Request<Incoming>) -> HttpAnswer {
     let Ok(mut answer) = create_response_with_body(&request, Full::default) else {
         let text = "a WebSocket handshake over HTTP/1.1 is required";
         return message(StatusCode::UPGRADE_REQUIRED, text);

@@ -1,4 +1,4 @@
-//! Tokens: issued, cached as Symbl does, checked, revoked.
+//! IssuedTokens: issued, cached as Symbl does, checked, revoked.
 
 use std::{collections::HashMap, iter, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{APP_ID, APP_SECRET};
 use crate::token::LONGEST_LIFETIME;
 
-pub(super) struct Tokens {
+pub(super) struct IssuedTokens {
     pub(super) lifetime: Duration,
     pub(super) cache: bool,
     pub(super) cache_margin: Duration,
@@ -18,7 +18,7 @@ pub(super) struct Tokens {
     newest: Option<String>,
 }
 
-impl Default for Tokens {
+impl Default for IssuedTokens {
     fn default() -> Self {
         Self {
             lifetime: Duration::from_secs(24 * 60 * 60),
@@ -30,7 +30,7 @@ impl Default for Tokens {
     }
 }
 
-impl Tokens {
+impl IssuedTokens {
     /// The body of a token response.
     pub(super) fn issue(&mut self) -> Value {
         let now = Instant::now();
@@ -87,21 +87,21 @@ impl Tokens {
 }
 
 /// Whether the body of a token request is one, and from whom.
-pub(super) fn check(body: &[u8]) -> Result<(), Refusal> {
-    let body: Value = serde_json::from_slice(body).map_err(|_| Refusal::Malformed)?;
+pub(super) fn check(body: &[u8]) -> Result<(), TokenRefusal> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| TokenRefusal::Malformed)?;
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let (Some("application"), Some(id), Some(secret)) =
         (text("type"), text("appId"), text("appSecret"))
     else {
-        return Err(Refusal::Malformed);
+        return Err(TokenRefusal::Malformed);
     };
     if (id, secret) != (APP_ID, APP_SECRET) {
-        return Err(Refusal::Credentials);
+        return Err(TokenRefusal::Credentials);
     }
     Ok(())
 }
 
-pub(super) enum Refusal {
+pub(super) enum TokenRefusal {
     Malformed,
     Credentials,
 }

@@ -184,9 +184,9 @@ impl<B> Recorder<B> {
         held
     }
 
-    fn turn(&self) -> Option<Turn<'_, B>> {
+    fn turn(&self) -> Option<BodyTurn<'_, B>> {
         let source = self.try_source().filter(|source| source.is_some())?;
-        Some(Turn {
+        Some(BodyTurn {
             recorder: self,
             source: Some(source),
         })
@@ -206,7 +206,7 @@ impl<B> Recorder<B> {
 }
 
 /// The first attempt's turn with the body.
-struct Turn<'a, B> {
+struct BodyTurn<'a, B> {
     recorder: &'a Recorder<B>,
     /// `None` once the turn has ended.
     source: Option<MutexGuard<'a, Option<Source<B>>>>,
@@ -214,7 +214,7 @@ struct Turn<'a, B> {
 
 const IN_TURN: &str = "there is a body until the turn has ended";
 
-impl<B> Turn<'_, B>
+impl<B> BodyTurn<'_, B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -255,7 +255,7 @@ where
     }
 }
 
-impl<B> Turn<'_, B> {
+impl<B> BodyTurn<'_, B> {
     fn source(&self) -> &Source<B> {
         let source = self.source.as_ref().and_then(|source| source.as_ref());
         source.expect(IN_TURN)
@@ -285,7 +285,7 @@ impl<B> Turn<'_, B> {
     }
 }
 
-impl<B> Drop for Turn<'_, B> {
+impl<B> Drop for BodyTurn<'_, B> {
     #[inline]
     fn drop(&mut self) {
         // One that passes for good is nobody else's.

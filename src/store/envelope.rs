@@ -10,7 +10,7 @@ use chacha20poly1305::{
 use secrecy::zeroize::Zeroizing;
 use tower::BoxError;
 
-use super::{SealingKey, limits::Limits};
+use super::{SealingKey, limits::FleetLimits};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
@@ -21,7 +21,7 @@ pub(super) struct Envelope {
     pub(super) asked: u64,
     pub(super) kept: Duration,
     pub(super) good: Duration,
-    pub(super) limits: Limits,
+    pub(super) limits: FleetLimits,
     pub(super) confirmed: bool,
     pub(super) secret: Zeroizing<String>,
 }
@@ -97,7 +97,7 @@ impl Envelope {
             asked,
             kept,
             good,
-            limits: Limits { slow, fast },
+            limits: FleetLimits { slow, fast },
             confirmed: confirmed == 1,
             secret: Zeroizing::new(secret.to_owned()),
         })
@@ -147,7 +147,7 @@ mod tests {
             asked: 2,
             kept: day,
             good: day,
-            limits: Limits {
+            limits: FleetLimits {
                 slow: 150_000,
                 fast: 15_000,
             },

@@ -7,7 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use super::{
     SealingKey, Stored,
     envelope::{Envelope, Unreadable},
-    limits::Limits,
+    limits::FleetLimits,
 };
 use crate::{AccessToken, token::clock::Moment};
 
@@ -16,7 +16,7 @@ pub(super) struct Found {
     pub(super) token: AccessToken,
     pub(super) sequence: u64,
     pub(super) asked: u64,
-    pub(super) limits: Limits,
+    pub(super) limits: FleetLimits,
     /// How long the token was good for when it was saved.
     good: Duration,
     /// When it was saved, the issuer had handed it out once more.
@@ -59,7 +59,7 @@ impl Found {
     }
 
     /// The same, to be saved with other limits.
-    pub(super) fn sealed_again(&self, limits: Limits) -> Envelope {
+    pub(super) fn sealed_again(&self, limits: FleetLimits) -> Envelope {
         let good = self.token.expires_in();
         Envelope {
             sequence: self.sequence,
@@ -89,7 +89,7 @@ impl Found {
 pub(super) fn kept_for(token: &AccessToken) -> Duration {
     let lives = token.expires_in();
     let lives = lives - Duration::from_nanos((lives.subsec_nanos() % 1_000_000).into());
-    Limits::FULL_AFTER.max(lives)
+    FleetLimits::FULL_AFTER.max(lives)
 }
 
 impl fmt::Display for Ignored {

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What is left of them: 16 fetches at once and one more every 10 s, and 16 at once and one more a
 /// second. Either as milliseconds of credit, a fetch costing as many as it takes until the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct FleetLimits {
     pub(super) slow: u32,
     pub(super) fast: u32,
 }
@@ -14,7 +14,7 @@ const AT_ONCE: u32 = 16;
 const SLOW: u32 = 10_000;
 const FAST: u32 = 1_000;
 
-impl Limits {
+impl FleetLimits {
     pub(super) const FULL: Self = Self {
         slow: AT_ONCE * SLOW,
         fast: AT_ONCE * FAST,
@@ -52,7 +52,7 @@ impl Limits {
 mod tests {
     use super::*;
 
-    fn drawn(limits: &mut Limits) -> usize {
+    fn drawn(limits: &mut FleetLimits) -> usize {
         let mut count = 0;
         while let Some(less) = limits.draw() {
             (*limits, count) = (less, count + 1);
@@ -62,19 +62,19 @@ mod tests {
 
     #[test]
     fn sixteen_at_once_and_one_more_every_ten_seconds() {
-        let mut limits = Limits::FULL;
+        let mut limits = FleetLimits::FULL;
         assert_eq!(drawn(&mut limits), 16);
         for (seconds, more) in [(9, 0), (1, 1), (25, 2), (5, 1), (3600, 16)] {
             limits = limits.after(Duration::from_secs(seconds));
             assert_eq!(drawn(&mut limits), more, "after {seconds} s");
         }
-        assert_eq!(limits.after(Limits::FULL_AFTER), Limits::FULL);
-        assert_eq!(limits.after(Duration::MAX), Limits::FULL);
+        assert_eq!(limits.after(FleetLimits::FULL_AFTER), FleetLimits::FULL);
+        assert_eq!(limits.after(Duration::MAX), FleetLimits::FULL);
     }
 
     #[test]
     fn failed_fetches_are_sixteen_at_once_and_one_more_a_second() {
-        let mut limits = Limits::FULL;
+        let mut limits = FleetLimits::FULL;
         let mut failing = || {
             let mut count = 0;
             while let Some(less) = limits.draw() {

@@ -21,12 +21,12 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     aid::{Aid, Unaided},
+    criteria::Criteria,
     envelope::Envelope,
     found::{Found, kept_for},
     key::random,
     lease::Lease,
-    limits::Limits,
-    want::Want,
+    limits::FleetLimits,
 };
 use crate::{
     AccessToken, TokenRequest,
@@ -43,13 +43,13 @@ pub(super) struct Turn<T> {
     service: T,
     aid: Arc<Aid>,
     request: TokenRequest,
-    want: Want,
+    want: Criteria,
     /// Something stored was not used, and that has been told.
     told: bool,
 }
 
 /// What came of waiting.
-enum Waited {
+enum WaitEnd {
     Taken(AccessToken),
     /// With what the counter of fetches for rejections was when the request began.
     Leased(Lease, u64),
@@ -62,7 +62,7 @@ where
     T::Future: Send,
 {
     pub(super) fn new(service: T, aid: Arc<Aid>, request: TokenRequest) -> Self {
-        let want = Want::new(&request, &aid.memory());
+        let want = Criteria::new(&request, &aid.memory());
         Self {
             service,
             aid,
@@ -74,14 +74,14 @@ where
 
     pub(super) async fn run(mut self) -> Result<AccessToken, T::Error> {
         match self.wait().await {
-            Ok(Waited::Taken(token)) => Ok(token),
-            Ok(Waited::Leased(lease, asked)) => self.fetch_for_all(lease, asked).await,
+            Ok(WaitEnd::Taken(token)) => Ok(token),
+            Ok(WaitEnd::Leased(lease, asked)) => self.fetch_for_all(lease, asked).await,
             Err(Unaided) => self.fetch_alone().await,
         }
     }
 
     /// Until there is a token in the store, or a lease to fetch one.
-    async fn wait(&mut self) -> Result<Waited, Unaided> {
+    async fn wait(&mut self) -> Result<WaitEnd, Unaided> {
         let start = Instant::now();
         let owner = random().ok_or(Unaided)?;
         let names = self.aid.names();
@@ -95,10 +95,10 @@ where
                 let found = self.load(name).await?;
                 let asked = *asked.get_or_insert(found.as_ref().map_or(0, |found| found.asked));
                 if let Some(token) = self.taken(found.as_ref(), asked) {
-                    return Ok(Waited::Taken(token));
+                    return Ok(WaitEnd::Taken(token));
                 }
                 if let Some(lease) = self.aid.lease(name, &owner).await? {
-                    return Ok(Waited::Leased(lease, asked));
+                    return Ok(WaitEnd::Leased(lease, asked));
                 }
             }
             if start.elapsed() >= LONGEST_WAIT {
@@ -118,7 +118,7 @@ where
             lease.release().await;
             return Ok(token);
         }
-        let mut limits = found.map_or(Limits::FULL, |found| found.limits);
+        let mut limits = found.map_or(FleetLimits::FULL, |found| found.limits);
         if self.want.is_limited() {
             match (limits.draw(), self.same_again(found)) {
                 (Some(less), _) => limits = less,
@@ -154,7 +154,7 @@ where
         &mut self,
         token: AccessToken,
         found: Option<&Found>,
-        limits: Limits,
+        limits: FleetLimits,
         lease: &Lease,
         asked: u64,
     ) -> AccessToken {

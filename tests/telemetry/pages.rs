@@ -11,7 +11,7 @@ const OPERATING: &str = include_str!("../../docs/operating.md");
 const ALERTS: &str = include_str!("../../docs/alerts.yml");
 const DASHBOARD: &str = include_str!("../../docs/dashboard.json");
 /// Where each value of a label is documented.
-const DOCUMENTED: &str = include_str!("../../src/telemetry/mod.rs");
+const DOCUMENTED: &str = include_str!("../../src/telemetry.rs");
 /// Of a feature that this target can do without; `tests/store/telemetry.rs` sees it emitted.
 const OF_THE_STORE: &str = "symbl_auth_store_total";
 

@@ -20,12 +20,12 @@ use crate::store::Stored;
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    held: Mutex<Vec<Held>>,
+    held: Mutex<Vec<HeldLease>>,
 }
 
 /// A lease of this process, locked as long as this is there.
 #[derive(Debug)]
-struct Held {
+struct HeldLease {
     key: String,
     owner: String,
     ends: u64,
@@ -61,7 +61,8 @@ impl Disk {
     ) -> io::Result<bool> {
         let _lock = self.lock()?;
         let lease = read(&self.beside(key))?;
-        if !Lease::parse(&lease).is_some_and(|lease| lease.owner == owner && now() < lease.ends) {
+        if !LeaseFile::parse(&lease).is_some_and(|lease| lease.owner == owner && now() < lease.ends)
+        {
             return Ok(false);
         }
         let mut entries = self.read()?;
@@ -91,7 +92,7 @@ impl Disk {
         if !try_lock(&file)? {
             let mut text = String::new();
             file.read_to_string(&mut text)?;
-            let lease = Lease::parse(text.as_bytes());
+            let lease = LeaseFile::parse(text.as_bytes());
             if let Some(lease) = lease.filter(|lease| lease.is_alive(lasts)) {
                 return Ok(lease.owner == owner);
             }
@@ -105,7 +106,7 @@ impl Disk {
         file.write_all(format!("{owner} {ends}").as_bytes())?;
         let mut held = self.held();
         held.retain(|held| now() < held.ends);
-        held.push(Held {
+        held.push(HeldLease {
             key: key.to_owned(),
             owner: owner.to_owned(),
             ends,
@@ -117,7 +118,7 @@ impl Disk {
     pub(super) fn release(&self, key: &str, owner: &str) -> io::Result<()> {
         let _lock = self.lock()?;
         let path = self.beside(key);
-        if Lease::parse(&read(&path)?).is_some_and(|lease| lease.owner == owner) {
+        if LeaseFile::parse(&read(&path)?).is_some_and(|lease| lease.owner == owner) {
             remove(&path)?;
         }
         self.held()
@@ -125,7 +126,7 @@ impl Disk {
         Ok(())
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn held(&self) -> MutexGuard<'_, Vec<HeldLease>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,12 +182,12 @@ impl Disk {
     }
 }
 
-struct Lease<'a> {
+struct LeaseFile<'a> {
     owner: &'a str,
     ends: u64,
 }
 
-impl<'a> Lease<'a> {
+impl<'a> LeaseFile<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
         let (owner, ends) = str::from_utf8(text).ok()?.split_once(' ')?;
         let ends = ends.parse().ok()?;

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use super::{
     super::{AccessToken, machine::Brought},
     trouble::{Issuer, Outage, SECOND},
-    world::{Issued, Phase, Said, World},
+    world::{Issued, RequestPhase, Said, World},
 };
 use crate::{FetchReason, TokenError, TokenErrorKind};
 
@@ -15,7 +15,9 @@ impl World {
     pub(super) fn judge(&mut self, request: usize) -> Said {
         let it = &self.requests[request];
         let generation = match &it.phase {
-            Phase::First { generation, .. } | Phase::Second { generation, .. } => *generation,
+            RequestPhase::First { generation, .. } | RequestPhase::Second { generation, .. } => {
+                *generation
+            }
             _ => return Said::Nothing,
         };
         let path = it.path;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::machine::{Answer, Ask, Ended, Key, Refusal, Wait, Waited, Want},
     trouble::{Issuer, SECOND},
-    world::{Event, Phase, Request, Said, World},
+    world::{Event, Request, RequestPhase, Said, World},
 };
 
 impl World {
@@ -16,7 +16,7 @@ impl World {
             replayable: true,
             over_limit: false,
             since: self.now,
-            phase: Phase::WantsToken,
+            phase: RequestPhase::WantsToken,
             waits: 0,
             waited: Waited::default(),
         });
@@ -63,7 +63,7 @@ impl World {
             ..
         } = &self.requests[request];
         let (key, over_limit) = (Arc::clone(key), *over_limit);
-        let new = matches!(phase, Phase::WantsNew);
+        let new = matches!(phase, RequestPhase::WantsNew);
         let mut waited = std::mem::take(&mut self.requests[request].waited);
         let path = || Arc::clone(&key);
         let ask = Ask {
@@ -80,7 +80,7 @@ impl World {
         self.requests[request].waited = waited;
         self.follow();
         match want {
-            Want::Add(..) if new => self.requests[request].phase = Phase::Done,
+            Want::Add(..) if new => self.requests[request].phase = RequestPhase::Done,
             Want::Add(live, probe) => {
                 if let Some(probe) = probe {
                     self.tell(|| format!("probe {probe} goes with token {}", live.generation));
@@ -95,7 +95,7 @@ impl World {
                 self.wait(request, wait, None);
             }
             Want::Fail(error) => {
-                self.requests[request].phase = Phase::Done;
+                self.requests[request].phase = RequestPhase::Done;
                 if !new {
                     self.refused(request, &format!("{error}"));
                 }
@@ -130,22 +130,22 @@ impl World {
     pub(super) fn waited(&mut self, request: usize, ended: Ended) {
         self.requests[request].waited.ended(ended);
         match &self.requests[request].phase {
-            Phase::WantsToken | Phase::WantsNew => self.want(request),
-            Phase::Rejected { .. } => self.decide(request, None),
+            RequestPhase::WantsToken | RequestPhase::WantsNew => self.want(request),
+            RequestPhase::Rejected { .. } => self.decide(request, None),
             _ => {}
         }
     }
 
     pub(super) fn send(&mut self, request: usize, generation: u64, probe: Option<u64>) {
-        self.requests[request].phase = Phase::First { generation, probe };
+        self.requests[request].phase = RequestPhase::First { generation, probe };
         self.after(self.trouble.latency / 2, Event::Judged(request));
     }
 
     pub(super) fn answered(&mut self, request: usize, said: Said) {
         let now = self.moment();
         let key = Arc::clone(&self.requests[request].key);
-        match std::mem::replace(&mut self.requests[request].phase, Phase::Done) {
-            Phase::First { generation, probe } => {
+        match std::mem::replace(&mut self.requests[request].phase, RequestPhase::Done) {
+            RequestPhase::First { generation, probe } => {
                 if said == Said::No {
                     let retry = self.requests[request].replayable;
                     let refusal = Refusal {
@@ -169,7 +169,7 @@ impl World {
                     self.follow();
                 }
             }
-            Phase::Second {
+            RequestPhase::Second {
                 refusal,
                 generation,
             } => {
@@ -219,14 +219,14 @@ impl World {
         self.follow();
         let until = self.now + SECOND * 10;
         self.requests[request].waited = waited;
-        self.requests[request].phase = Phase::Rejected { refusal, until };
+        self.requests[request].phase = RequestPhase::Rejected { refusal, until };
         self.decide(request, Some(answer));
     }
 
     pub(super) fn decide(&mut self, request: usize, answer: Option<Answer>) {
         let now = self.moment();
-        let phase = std::mem::replace(&mut self.requests[request].phase, Phase::Done);
-        let Phase::Rejected { refusal, until, .. } = phase else {
+        let phase = std::mem::replace(&mut self.requests[request].phase, RequestPhase::Done);
+        let RequestPhase::Rejected { refusal, until, .. } = phase else {
             return;
         };
         let answer = match answer {
@@ -247,14 +247,14 @@ impl World {
                 }
                 let live = self.machine.pick(now, generation, refusal.generation);
                 let generation = live.map_or(generation, |live| live.generation);
-                self.requests[request].phase = Phase::Second {
+                self.requests[request].phase = RequestPhase::Second {
                     refusal,
                     generation,
                 };
                 self.after(self.trouble.latency / 2, Event::Judged(request));
             }
             Answer::Wait(wait) => {
-                self.requests[request].phase = Phase::Rejected { refusal, until };
+                self.requests[request].phase = RequestPhase::Rejected { refusal, until };
                 self.wait(request, wait, Some(until));
             }
             Answer::HandBack(why) => {
@@ -267,14 +267,14 @@ impl World {
 
     /// The caller goes away.
     pub(super) fn leaves(&mut self, request: usize) {
-        let phase = std::mem::replace(&mut self.requests[request].phase, Phase::Done);
+        let phase = std::mem::replace(&mut self.requests[request].phase, RequestPhase::Done);
         self.waiting.retain(|(waiting, ..)| *waiting != request);
         self.held.retain(|(held, _)| *held != request);
         match phase {
-            Phase::First {
+            RequestPhase::First {
                 probe: Some(probe), ..
             } => self.machine.probe_ended(probe),
-            Phase::Rejected { refusal, .. } | Phase::Second { refusal, .. } => {
+            RequestPhase::Rejected { refusal, .. } | RequestPhase::Second { refusal, .. } => {
                 self.machine.unanswered(&refusal.path);
             }
             _ => {}

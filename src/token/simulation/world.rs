@@ -51,12 +51,12 @@ pub(super) struct Request {
     pub(super) replayable: bool,
     pub(super) over_limit: bool,
     pub(super) since: Duration,
-    pub(super) phase: Phase,
+    pub(super) phase: RequestPhase,
     pub(super) waits: u32,
     pub(super) waited: Waited,
 }
 
-pub(super) enum Phase {
+pub(super) enum RequestPhase {
     WantsToken,
     First { generation: u64, probe: Option<u64> },
     Rejected { refusal: Refusal, until: Duration },
@@ -83,7 +83,7 @@ pub(super) struct Shown {
 
 /// What callers saw.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     pub(super) requests: usize,
     /// 401s and token errors that are not their path's own: when the last was, and how many.
     pub(super) refused: usize,
@@ -116,7 +116,7 @@ pub(super) struct World {
     /// Those that the machine was told of as accepted.
     pub(super) accepted: BTreeSet<u64>,
     pub(super) fetches: Vec<(Duration, FetchReason)>,
-    pub(super) seen: Seen,
+    pub(super) seen: Observed,
     pub(super) history: VecDeque<String>,
     pub(super) broken: Option<String>,
 }
@@ -151,7 +151,7 @@ impl World {
             generations: Vec::new(),
             accepted: BTreeSet::new(),
             fetches: Vec::new(),
-            seen: Seen::default(),
+            seen: Observed::default(),
             history: VecDeque::new(),
             broken: None,
             trouble,
@@ -236,7 +236,7 @@ impl World {
             Event::Answered(request, said) => self.answered(request, said),
             Event::Waited(request, wait) => {
                 let it = &self.requests[request];
-                if it.waits == wait && !matches!(it.phase, Phase::Done) {
+                if it.waits == wait && !matches!(it.phase, RequestPhase::Done) {
                     let held = self.held.iter().any(|(held, _)| *held == request);
                     self.waiting.retain(|(waiting, ..)| *waiting != request);
                     self.held.retain(|(held, _)| *held != request);
@@ -264,7 +264,7 @@ impl World {
             Event::Forced => {
                 self.tell(|| "refresh() is called".into());
                 let request = self.request(usize::MAX, "refresh".into());
-                self.requests[request].phase = Phase::WantsNew;
+                self.requests[request].phase = RequestPhase::WantsNew;
                 self.want(request);
             }
             Event::Suspended(length) => {

@@ -25,9 +25,9 @@ mod attempt;
 mod auth;
 mod builder;
 mod future;
+mod instances;
 mod placement;
 mod service;
-mod shared;
 
 /// Adds one shared access token to the requests of any tower HTTP client.
 ///

@@ -6,13 +6,13 @@ use super::{
 };
 use crate::{AccessToken, FetchReason, TokenRequest};
 
-pub(super) struct Want {
+pub(super) struct Criteria {
     reason: FetchReason,
     /// The token to be replaced, and its number.
     replaced: Option<(AccessToken, u64)>,
 }
 
-impl Want {
+impl Criteria {
     pub(super) fn new(request: &TokenRequest, memory: &Memory) -> Self {
         let reason = request.reason();
         let replaced = match (request.replaces(), reason) {

@@ -7,12 +7,12 @@ use super::Auth;
 /// The layer's part, and a clone of the inner service, of which retries are sent by clones. A request
 /// holds on to this with one reference count, where a clone of an HTTP client of its own would cost it
 /// five, and some hundred bytes to move. The lock makes it `Sync`; only retries take it.
-pub(super) struct Shared<S> {
+pub(super) struct Instances<S> {
     pub(super) auth: Arc<Auth>,
     spare: OnceLock<Mutex<S>>,
 }
 
-impl<S> Shared<S> {
+impl<S> Instances<S> {
     pub(super) fn new(auth: Arc<Auth>) -> Arc<Self> {
         Arc::new(Self {
             auth,
@@ -21,7 +21,7 @@ impl<S> Shared<S> {
     }
 }
 
-impl<S: Clone> Shared<S> {
+impl<S: Clone> Instances<S> {
     /// Keeps a clone of `inner`, unless there is one.
     #[inline]
     pub(super) fn keep(&self, inner: &S) {

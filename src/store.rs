@@ -38,7 +38,7 @@
 //!
 //! # How a token is stored
 //!
-#![doc = include_str!("envelope.md")]
+#![doc = include_str!("store/envelope.md")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +55,7 @@ pub use redis::RedisStore;
 pub use shared::Shared;
 
 mod aid;
+mod criteria;
 mod envelope;
 #[cfg(feature = "file-store")]
 mod file;
@@ -67,7 +68,6 @@ mod memory;
 mod redis;
 mod shared;
 mod turn;
-mod want;
 
 /// Where the processes of a fleet keep the token that they share: opaque bytes under an opaque key, and
 /// a lease on that key.
