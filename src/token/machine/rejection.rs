@@ -17,12 +17,17 @@
 //!
 //! Meanwhile the rejected token is still served to others.
 
+use std::time::Duration;
+
 use super::{
     Ended, FetchReason, Key, Machine, Moment, PATIENT, Tracked, Urgency, Wait, Waited, gate,
     tokens::RECENT,
     wants::{self, no_runtime},
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};
+
+/// A token that was accepted no longer ago than this works: a path that refuses it has reasons of its own.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// A request that was refused.
 #[derive(Debug)]
@@ -183,7 +188,7 @@ impl Machine {
         } = refusal;
         let tracked = self.tokens.get(*generation);
         let proven = tracked.is_some_and(|tracked| tracked.proven);
-        let works = tracked.is_some_and(|tracked| tracked.accepted_within(PATIENT, now.mono));
+        let works = tracked.is_some_and(|tracked| tracked.accepted_within(LATELY, now.mono));
         let fruitless = self.paths.refused(path, *generation, proven, now.mono);
         let counts = !(fruitless && works);
         self.tokens.refused(*generation, path, counts, now.mono);
