@@ -53,7 +53,7 @@ pub struct AccessToken {
     from: Moment,
     /// Whether `from` is known to be the moment the token's request was sent.
     sent: bool,
-    /// What the token was handed out for, if it was handed out to stamp one request.
+    /// What the token was handed out for, if it was handed out for one request.
     stamped_for: Option<Arc<str>>,
 }
 

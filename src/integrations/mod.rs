@@ -28,9 +28,8 @@
 //!   has begun is not, however it ends, and nothing is kept of it.
 //! - A `grpc-timeout` in the request counts from when the layer was handed it: its second attempt says what is
 //!   left, and is not made if nothing is; then the rejection is handed back. The first attempt's is as it was.
-//! - A generated client's requests name no host unless it was made `with_origin`; then they go where
-//!   the channel leads, with the token. Beneath the layer a channel puts its own host into every
-//!   request, so keep a layer to channels that lead to its origins.
+//! - The requests of a generated client name no host, unless it was made `with_origin`. They get the token, and go
+//!   wherever the channel is connected to, which the layer cannot see: put it around channels to the API only.
 //! - Of a [`TokenError`](crate::TokenError) tonic makes a `Status` with the code `Unknown`, as whose `source()` it can
 //!   be downcast. For `Unauthenticated` and `Unavailable` instead, and for a deadline that bounds the wait for a
 //!   token as well, see [tonic](crate#tonic) among the clients.

@@ -32,7 +32,7 @@
 //! from the one it was sent to.
 //!
 //! Of a client that you built yourself, the policy cannot be seen from here; give it
-//! [`SymblAuthLayer::redirect_policy`]. With [`Placement::ApiKey`] every request that would be stamped is
+//! [`SymblAuthLayer::redirect_policy`]. With [`Placement::ApiKey`] every request that would get the token is
 //! refused there; with [`Placement::Bearer`], the first answer that came from another origin than the
 //! request's is warned of (feature `tracing`).
 //!

@@ -110,7 +110,7 @@ fn fetch() -> Span {
     }
 }
 
-/// Method and path of a key; it has neither if the caller's token was stamped on nothing.
+/// Method and path of a key; it has neither if the caller's token was added to nothing.
 fn parts(key: &str) -> (Option<&str>, Option<&str>) {
     let Some((method, target)) = key.split_once(' ') else {
         return (None, None);
