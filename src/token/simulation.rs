@@ -1,7 +1,8 @@
 //! The machine in worlds of trouble, drawn at random and run in simulated time.
 //!
 //! *Any* trouble: when all of it is over, every request of a path that is not itself bad is accepted
-//! within 125 s. *Harmless* trouble (new tokens that are accepted late, bad paths, an endpoint that fails
+//! within 125 s, but those that cannot be sent again and whose token, live when they were sent, ends on
+//! their way. *Harmless* trouble (new tokens that are accepted late, bad paths, an endpoint that fails
 //! or hangs, but no revocation): there is an accepted token all the time, so no request that can be
 //! sent again is refused, and where no path is bad few of the others. In both, after each event: nobody
 //! waits beside a live token but where the rules say so, nobody is held for more than a second, a failed

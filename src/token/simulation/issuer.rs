@@ -35,11 +35,18 @@ impl World {
         {
             return Said::No;
         }
-        let issued = self.issued(generation);
-        let good = issued.is_some_and(|issued| {
-            issued.revoked.is_none() && issued.known_from <= now && now < issued.ends
-        });
-        if good { Said::Yes } else { Said::No }
+        let Some(issued) = self.issued(generation) else {
+            return Said::No;
+        };
+        if issued.revoked.is_some() || now < issued.known_from {
+            return Said::No;
+        }
+        if now < issued.ends {
+            return Said::Yes;
+        }
+        let sent = now.saturating_sub(self.trouble.latency / 2);
+        self.requests[request].outlived = sent < issued.live_until();
+        Said::No
     }
 
     /// Whether it always answers 401. In a harmless world some token is accepted before any does.
@@ -77,6 +84,7 @@ impl World {
             known_from: now + lag,
             revoked: None,
             ends: now + self.trouble.lifetime,
+            told: self.trouble.lifetime,
         });
         self.issued.len() - 1
     }
@@ -119,8 +127,11 @@ impl World {
         let place = outcome.as_ref().ok().copied();
         let live = self.plan().live.map(|live| live.generation);
         let outcome = outcome.map(|place| {
-            let Issued { secret, ends, .. } = &self.issued[place];
+            let Issued {
+                secret, ends, told, ..
+            } = &mut self.issued[place];
             let remaining = ends.saturating_sub(self.now);
+            *told = remaining;
             Brought {
                 token: AccessToken::sent_at(secret.clone(), remaining, now).expect("it is plain"),
                 value: HeaderValue::from_static("token"),

@@ -19,6 +19,7 @@ impl World {
             phase: RequestPhase::WantsToken,
             waits: 0,
             waited: Waited::default(),
+            outlived: false,
         });
         self.requests.len() - 1
     }
@@ -288,6 +289,7 @@ impl World {
             path,
             replayable,
             since,
+            outlived,
             ..
         } = self.requests[request];
         let took = self.now - since;
@@ -299,8 +301,9 @@ impl World {
             return;
         }
         self.seen.refused += 1;
-        // An issuer of one token at a time revokes with each refresh what is on its way.
-        if replayable || self.trouble.issuer != Issuer::OneAtATime {
+        // An issuer of one token at a time revokes with each refresh what is on its way, and one that caches hands
+        // out what may end on it: the hard margin is a twentieth of the little that is left.
+        if replayable || self.trouble.issuer != Issuer::OneAtATime && !outlived {
             self.seen.last_refused = Some(self.now);
         }
         if !self.trouble.harmless {

@@ -54,6 +54,8 @@ pub(super) struct Request {
     pub(super) phase: RequestPhase,
     pub(super) waits: u32,
     pub(super) waited: Waited,
+    /// It was sent in its token's life, less the hard margin, and arrived after its end.
+    pub(super) outlived: bool,
 }
 
 pub(super) enum RequestPhase {
@@ -71,6 +73,15 @@ pub(super) struct Issued {
     pub(super) known_from: Duration,
     pub(super) revoked: Option<Duration>,
     pub(super) ends: Duration,
+    /// What was left of its life when it was last handed out.
+    pub(super) told: Duration,
+}
+
+impl Issued {
+    /// Its end less the hard margin, which is scaled to what was told.
+    pub(super) fn live_until(&self) -> Duration {
+        self.ends.saturating_sub((self.told / 20).min(SECOND * 10))
+    }
 }
 
 /// What the shell shows to the hot path.
