@@ -180,10 +180,12 @@ fn send<'a>(
     if is_api_key && redirects == Redirects::Unknown && is_listed(auth, &request) {
         return future::err(Error::middleware(ApiKeyRefused)).boxed();
     }
-    let Some(saved) = short::stamp(auth, &mut request) else {
-        return send_long(layer, request, None, extensions, next).boxed();
-    };
     let short = async move {
+        // With the token that is live when it is polled, not when it was made.
+        let Some(saved) = short::stamp(auth, &mut request) else {
+            let long = send_long(layer, request, None, extensions, next);
+            return long.boxed().await;
+        };
         let response = next.clone().run(request, extensions).await?;
         if !saved.is_rejected(auth, &response) {
             return Ok(response);
@@ -205,8 +207,11 @@ async fn send_long(
     next: Next<'_>,
 ) -> Result<Response> {
     let Ok(uri) = request.url().as_str().parse::<Uri>() else {
-        // What is no URI, reqwest will say in its own words.
-        return next.run(request, extensions).await;
+        return match answer {
+            Some((_, response)) => Ok(response),
+            // What is no URI, reqwest will say in its own words.
+            None => next.run(request, extensions).await,
+        };
     };
     let deadline = (request.timeout()).and_then(|timeout| Deadline::new(Instant::now(), *timeout));
     let in_memory = request.try_clone();
@@ -227,8 +232,8 @@ async fn send_long(
     let mut answer = match answer {
         None => service.oneshot(message).boxed(),
         Some((generation, response)) => {
-            let answer = future::ok(carry(response)).boxed();
-            service.answered(&message, generation, answer).boxed()
+            let rejection = carry(response);
+            service.rejected(&message, generation, rejection).boxed()
         }
     };
     let answered = match deadline {

@@ -5,6 +5,7 @@
 //! the token have expired by then, the reservation is given up and it begins again.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -19,8 +20,18 @@ pub(super) struct Acquire<S> {
     pub(super) shared: Arc<Instances<S>>,
     pub(super) service: S,
     wanted: Wanted,
-    wait: Option<BoxFuture<'static, Ended>>,
+    wait: Wait,
     waited: Waited,
+}
+
+/// What stands between a request and a ready instance.
+enum Wait {
+    Nothing,
+    /// It has still to ask: it was made outside a runtime.
+    Ask,
+    /// Begun with the first poll, in whose runtime it has to end.
+    For(WaitFor),
+    Until(BoxFuture<'static, Ended>),
 }
 
 /// Which token is wanted.
@@ -43,7 +54,7 @@ impl<S> Acquire<S> {
             shared,
             service,
             wanted: Wanted::Served { over_limit },
-            wait: wait.map(|wait| wait_for(wait, None)),
+            wait: wait.map_or(Wait::Ask, Wait::For),
             waited,
         }
     }
@@ -61,7 +72,7 @@ impl<S> Acquire<S> {
                 generation,
                 refused,
             },
-            wait: None,
+            wait: Wait::Nothing,
             waited: Waited::default(),
         }
     }
@@ -77,18 +88,35 @@ impl<S> Acquire<S> {
         S::Error: Into<BoxError>,
     {
         loop {
-            while let Some(wait) = &mut self.wait {
-                self.waited.ended(ready!(wait.poll_unpin(cx)));
-                self.wait = None;
-                // Nothing is made ready for a request that fails, or has to wait again.
-                self.ask(None)?;
-            }
+            ready!(self.poll_wait(cx))?;
             ready!(self.service.poll_ready(cx)).map_err(Into::into)?;
             if let Some(stamp) = self.ask(Some(path))? {
                 return Poll::Ready(Ok(stamp));
             }
             // The ready instance goes, and its permit or slot with it; a clone has none.
             self.service = self.service.clone();
+        }
+    }
+
+    /// Nothing is made ready for a request that fails, or has to wait again.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        loop {
+            match mem::replace(&mut self.wait, Wait::Nothing) {
+                Wait::Nothing => return Poll::Ready(Ok(())),
+                Wait::For(wait) => {
+                    self.wait = Wait::Until(wait_for(wait, None));
+                    continue;
+                }
+                Wait::Until(mut wait) => match wait.poll_unpin(cx) {
+                    Poll::Ready(ended) => self.waited.ended(ended),
+                    Poll::Pending => {
+                        self.wait = Wait::Until(wait);
+                        return Poll::Pending;
+                    }
+                },
+                Wait::Ask => {}
+            }
+            self.ask(None)?;
         }
     }
 
@@ -100,6 +128,7 @@ impl<S> Acquire<S> {
                 // As of any request: while nothing is due, there is nothing to ask.
                 let live = if over_limit { None } else { cache.live() };
                 if live.is_some() {
+                    self.waited.settle();
                     return Ok(live);
                 }
                 over_limit
@@ -117,7 +146,7 @@ impl<S> Acquire<S> {
         match cache.ask(path, over_limit, &mut self.waited)? {
             Asked::Stamp(stamp) => Ok(Some(stamp)),
             Asked::Wait(wait) => {
-                self.wait = Some(wait_for(wait, None));
+                self.wait = Wait::Until(wait_for(wait, None));
                 Ok(None)
             }
         }

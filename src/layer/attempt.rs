@@ -61,7 +61,7 @@ pub(super) struct Rejected<S, B, Response> {
     deadline: Option<Deadline>,
 }
 
-type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>>;
+pub(super) type FirstAnswer<S, B, R> = Result<Response<R>, Box<Rejected<S, B, Response<R>>>>;
 
 /// A request on its way to its second attempt.
 pub(super) struct Resending<S, B> {

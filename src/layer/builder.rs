@@ -100,6 +100,8 @@ impl Builder {
     ///     .build();
     /// ```
     ///
+    /// It may be asked more than once about one answer.
+    ///
     /// # Panics
     ///
     /// Should it panic, so does the response future of the request, and of no other.

@@ -109,6 +109,25 @@ where
     }
 }
 
+#[cfg(feature = "reqwest-middleware")]
+impl<S, B, R> ResponseFuture<S, B>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>>,
+{
+    /// The first attempt was rejected, whichever way it was sent.
+    pub(super) fn rejected(rejected: super::attempt::FirstAnswer<S, B, R>) -> Self {
+        let Err(rejected) = rejected else {
+            unreachable!("what is in memory can be sent again");
+        };
+        Self {
+            state: State::Rejected {
+                rejected: Some(rejected),
+            },
+            retry: None,
+        }
+    }
+}
+
 impl<S, B, R> Future for ResponseFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,

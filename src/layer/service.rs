@@ -110,7 +110,7 @@ where
             probe: stamp.probe,
         });
         auth.placement.stamp(request.headers_mut(), stamp.value);
-        // To drop the body in between would have the head moved twice.
+        // To drop the empty body before the call would have the head moved twice.
         let (parts, _empty) = request.into_parts();
         let request = Request::from_parts(parts, ReplayBody::whole(whole));
         ResponseFuture::first(self.inner.call(request), retry)
@@ -140,32 +140,29 @@ impl<S> SymblAuth<S> {
         }
     }
 
-    /// Of a request that was sent by other means, with the token of that generation: what becomes of its answer. It is
-    /// sent again without a body.
+    /// For a request that was sent by other means, with the token of that generation, and rejected: what becomes of it. It
+    /// is sent again without a body.
     #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn answered<B, R>(
+    pub(crate) fn rejected<B, R>(
         &self,
         request: &Request<B>,
         generation: u64,
-        answer: S::Future,
+        rejection: Response<R>,
     ) -> ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
     {
         let origins = &self.shared.auth.origins;
         let listed = allows(origins, request.uri(), request.headers());
+        let listed = listed.unwrap_or(Listed::Otherwise);
         self.shared.keep(&self.inner);
         let retry = Retry {
             shared: Arc::clone(&self.shared),
-            replay: Replay::whole(
-                request,
-                listed.unwrap_or(Listed::Otherwise),
-                crate::replay::look::Whole::none(),
-            ),
+            replay: Replay::whole(request, listed, crate::replay::look::Whole::none()),
             generation,
             probe: None,
         };
-        ResponseFuture::first(answer, Some(retry))
+        ResponseFuture::rejected(retry.rejected(rejection))
     }
 
     /// There is something to ask before the request goes.

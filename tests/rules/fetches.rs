@@ -23,9 +23,10 @@ use futures::{
 use http::StatusCode;
 use tokio::{
     runtime,
+    sync::Semaphore,
     time::{Instant, advance, sleep, timeout},
 };
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, limit::GlobalConcurrencyLimitLayer};
 use tower_symbl_auth::{
     AccessToken, NotRetried, SymblAuthLayer, TokenError, TokenErrorKind, TokenRequest,
 };
@@ -472,6 +473,53 @@ async fn a_runtime_that_stands_still_delays_a_fetch_by_its_deadline_and_no_more(
     assert_eq!(layer.token().await.unwrap().expose_secret(), "token-1");
     assert!(start.elapsed() <= 41 * SECOND, "{:?}", start.elapsed());
     stalled.shutdown_background();
+}
+
+#[test]
+fn a_request_that_is_made_outside_a_runtime_waits_in_the_one_it_is_polled_in() {
+    let paused = || {
+        let runtime = runtime::Builder::new_current_thread();
+        { runtime }.enable_all().start_paused(true).build().unwrap()
+    };
+    let api = Api::judging(|_| StatusCode::OK);
+    for made_in_another in [false, true] {
+        let issuer = Issuer::fresh(DAY, Duration::ZERO);
+        let mut service = issuer.layer().layer(api.clone());
+        // Never run: the fetch is in its queue.
+        let stalled = paused();
+        let first = {
+            let _entered = stalled.enter();
+            service.call(get(URL))
+        };
+        let other = paused();
+        let answer = {
+            let _entered = made_in_another.then(|| other.enter());
+            service.call(get(URL))
+        };
+        drop(other);
+        paused().block_on(async {
+            let start = Instant::now();
+            let answer = timeout(60 * SECOND, answer).await.expect("it ends");
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+            assert!(start.elapsed() <= 41 * SECOND, "{:?}", start.elapsed());
+        });
+        drop(first);
+        stalled.shutdown_background();
+    }
+}
+
+#[test]
+fn a_request_that_is_made_outside_a_runtime_and_must_fail_waits_for_no_permit() {
+    let issuer = Issuer::new(|_| async { Err("no".into()) });
+    let layer = issuer.layer();
+    let one = Arc::new(Semaphore::new(1));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(one.clone());
+    let mut service = layer.layer(limit.layer(Api::judging(|_| StatusCode::OK)));
+    runtime().block_on(layer.token()).unwrap_err();
+    let _taken = one.try_acquire().unwrap();
+    let answer = service.call(get(URL));
+    let error = runtime().block_on(async { timeout(SECOND, answer).await.expect("at once") });
+    error.unwrap_err().downcast::<TokenError>().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -247,6 +247,11 @@ impl Waited {
         self.is_news = true;
     }
 
+    /// There was no need to tell how the wait has ended.
+    pub(crate) fn settle(&mut self) {
+        let _ = self.take();
+    }
+
     pub(super) fn take(&mut self) -> Option<Ended> {
         if !std::mem::take(&mut self.is_news) {
             return None;
