@@ -98,7 +98,7 @@ fn main() {
                 "{name}: A/A throughput {:.3}, p99 {:.3}",
                 rate.of_bare, p99.of_bare
             );
-            let least = 0.98 - rate.spread();
+            let least = thousandths(0.98 - rate.spread());
             at_least(&format!("{name}: throughput to bare"), rate.of_ours, least);
             at_most(
                 &format!("{name}: p99 to bare"),
@@ -107,6 +107,10 @@ fn main() {
             );
         }
     }
+}
+
+fn thousandths(figure: f64) -> f64 {
+    (figure * 1e3).round() / 1e3
 }
 
 /// Against the first bare client.
