@@ -223,7 +223,10 @@ mod tests {
         let alive = listener.local_addr().unwrap();
         let (dead, _open) = black_hole(alive.port()).await;
         tokio::spawn(serve(listener));
+        let start = std::time::Instant::now();
         attempt(vec![dead, alive], alive.port()).await.unwrap();
+        // A third of the attempt's 1.5 s, and some.
+        assert!(start.elapsed() < Duration::from_secs(1));
     }
 
     #[tokio::test]

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::{Instant, advance};
-use tower_symbl_auth::{FetchReason, NotRetried};
+use tower_symbl_auth::{AccessToken, FetchReason, NotRetried};
 
 use crate::{
     support::*,
@@ -180,6 +181,29 @@ async fn a_candidate_that_ends_no_later_is_not_tried_while_the_served_token_is_n
         advance(SECOND).await;
     }
     assert_eq!(world.sent(), [2; 20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_brings_a_token_of_seconds_displaces_none_of_minutes_though_the_endpoint_then_fails()
+ {
+    let issuer = Issuer::new(|call| async move {
+        Ok(match call {
+            1 => AccessToken::new("token-1", 1003 * SECOND)?,
+            2 => AccessToken::new("token-2", 15 * SECOND)?,
+            _ => return Err("down".into()),
+        })
+    });
+    let layer = issuer.layer();
+    let api = Api::judging(|_| StatusCode::OK);
+    send(&layer, &api, get(URL)).await.unwrap();
+    advance(653 * SECOND).await;
+    for _ in 0..330 {
+        let response = send(&layer, &api, get(URL)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        advance(SECOND).await;
+    }
+    assert!(issuer.calls() > 2, "it was refreshed, and failed since");
+    assert!(api.tokens().iter().all(|token| token == "token-1"));
 }
 
 #[tokio::test(start_paused = true)]

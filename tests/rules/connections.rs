@@ -251,12 +251,13 @@ async fn a_large_upload_with_a_revoked_token_is_sent_again() {
         let symbl = MockSymbl::start().await.unwrap();
         let fetch = symbl.fetch_token();
         let layer = SymblAuthLayer::builder(fetch).origins([symbl.origin()]);
-        let layer = layer.replay_limit(1 << 30).build();
+        let layer = layer.build();
         let client = layer.layer(client(h2));
         layer.token().await.unwrap();
-        for _ in 0..5 {
+        for _ in 0..3 {
             symbl.revoke_tokens();
-            let audio = Full::<Bytes>::from(vec![7; 8 << 20]);
+            // In memory: more than the replay limit.
+            let audio = Full::<Bytes>::from(vec![7; 20 << 20]);
             let request = Request::post(symbl.url("/v1/process/audio"));
             let request = request.body(audio).unwrap();
             let answer = client.clone().oneshot(request).await.unwrap();

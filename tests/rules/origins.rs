@@ -73,6 +73,11 @@ async fn scheme_host_and_port_must_match_whatever_their_spelling() {
             "{uri}"
         );
     }
+    // Parsed, it is in lower case. Built, it is as it was given, and connectors take it for another scheme.
+    let built = Uri::builder().scheme("HTTPS").authority("api.symbl.ai");
+    let mut request = to("https://api.symbl.ai/");
+    *request.uri_mut() = built.path_and_query("/").build().unwrap();
+    assert!(!is_stamped(&["https://api.symbl.ai"], request).await);
 }
 
 #[tokio::test(start_paused = true)]

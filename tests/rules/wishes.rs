@@ -84,6 +84,37 @@ async fn a_redirect_to_a_login_page_is_healed_and_any_other_goes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grpc_status_of_ones_own_is_healed_if_the_user_takes_it_for_a_rejection() {
+    for (taken, tokens) in [(true, &["token-1", "token-2"][..]), (false, &["token-1"])] {
+        let issuer = Issuer::fresh(DAY, SECOND);
+        let mut builder = issuer.builder();
+        if taken {
+            builder = builder.rejected_when(|_, headers| {
+                headers
+                    .get("grpc-status")
+                    .is_some_and(|status| status == "7")
+            });
+        }
+        let api: Api<Empty<Bytes>> = Api::new(|request| {
+            let mut response = answer(StatusCode::OK);
+            if token_of(request.headers()) == "token-1" {
+                (response.headers_mut()).insert("grpc-status", "7".parse().unwrap());
+            }
+            async move { Ok(response) }
+        });
+        let response = send(&builder.build(), &api, get(URL)).await.unwrap();
+        assert_eq!(response.headers().contains_key("grpc-status"), !taken);
+        assert_eq!(
+            (api.tokens(), issuer.calls()),
+            (
+                tokens.iter().map(ToString::to_string).collect(),
+                tokens.len()
+            )
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_takes_everything_for_a_rejection_has_one_retry_each_and_16_fetches_for_it() {
     let issuer = Issuer::fresh(DAY, Duration::ZERO);
     let layer = issuer.builder().rejected_when(|_, _| true).build();
