@@ -9,7 +9,7 @@ use tower_layer::Layer;
 
 use crate::{
     AccessToken, NotRetried, TokenError, TokenRequest,
-    origin::allows_handshake,
+    origin::guard::allows_handshake,
     replay::head::key,
     token::{PATIENT, Refusal},
 };

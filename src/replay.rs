@@ -19,7 +19,7 @@ use recorder::Recorder;
 use recording::{Recording, Retried};
 use source::{Ahead, Source};
 
-use crate::{Origin, deadline::Deadline, origin::Listed};
+use crate::{Origin, deadline::Deadline, origin::guard::Listed};
 
 mod frame;
 mod frames;

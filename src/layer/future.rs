@@ -50,7 +50,7 @@ pin_project! {
     {
         #[pin]
         state: State<S, S::Future, S::Response, B>,
-        // Of the first attempt. Not in the state, so that it can be saved where it stays before there is a response.
+        // Of the first attempt. In its state it would be moved once more.
         retry: Option<Retry<S, B>>,
     }
 }

@@ -17,7 +17,7 @@ use super::{
     instances::Instances,
 };
 use crate::{
-    origin::{Listed, allows},
+    origin::guard::{Listed, allows},
     replay::{
         Replay, ReplayBody,
         look::{Seen, Stream, look},

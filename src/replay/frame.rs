@@ -47,12 +47,11 @@ where
     B::Error: Into<BoxError>,
 {
     loop {
-        let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        let mut frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             None => return Poll::Ready(Item::End),
             Some(Err(error)) => return Poll::Ready(Item::Error(error.into())),
             Some(Ok(frame)) => frame,
         };
-        let mut frame = frame;
         if let Some(data) = frame.data_mut() {
             // Of `Bytes` this counts no reference; any other buffer is copied, once.
             return Poll::Ready(Item::Data(data.copy_to_bytes(data.remaining())));

@@ -64,11 +64,14 @@ impl Frames {
     fn has_room(&mut self, bytes: usize, limit: usize) -> bool {
         self.frames += 1;
         self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > limit || self.frames > FRAMES {
+            return false;
+        }
         if self.parts.is_empty() {
             // A few frames are many.
             self.parts.reserve(16);
         }
-        self.bytes <= limit && self.frames <= FRAMES
+        true
     }
 
     fn copy(&mut self, data: &[u8]) {

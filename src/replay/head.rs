@@ -9,7 +9,7 @@ use crate::{
     Origin,
     deadline::Deadline,
     grpc_timeout,
-    origin::{Listed, canonical},
+    origin::{canonical, guard::Listed},
 };
 
 pub(super) struct Head {
@@ -124,7 +124,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::origin::allows;
+    use crate::origin::guard::allows;
 
     #[test]
     fn a_head_comes_back_as_it_was() {

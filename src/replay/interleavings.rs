@@ -23,7 +23,7 @@ use super::{
     Replay, ReplayBody,
     look::{Seen, look},
 };
-use crate::origin::Listed;
+use crate::origin::guard::Listed;
 
 const FRAMES: u8 = 3;
 

@@ -102,11 +102,12 @@ impl<B> Source<B> {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Item> {
         let item = self.ahead.pop()?;
-        self.stage = match item {
-            _ if self.stage == Stage::Panicked => Stage::Panicked,
-            Item::Data(_) | Item::Trailers(_) => Stage::Begun,
-            Item::Error(_) | Item::End => Stage::Ended,
-        };
+        if self.stage != Stage::Panicked {
+            self.stage = match item {
+                Item::Data(_) | Item::Trailers(_) => Stage::Begun,
+                Item::Error(_) | Item::End => Stage::Ended,
+            };
+        }
         Some(item)
     }
 

@@ -8,7 +8,7 @@ use super::chain::tells_of_token;
 use crate::{
     Origin,
     layer::Auth,
-    origin::is_host,
+    origin::guard::is_host,
     replay::{head::key, packed::Packed},
     token::Key,
 };
@@ -27,11 +27,11 @@ pub(super) fn stamp(auth: &Auth, request: &mut Request) -> Option<Saved> {
     if request.timeout().is_some() || !is_listed(auth, request) {
         return None;
     }
+    let stamp = auth.cache.live()?;
     let headers = Packed::new(None, request.headers());
     if headers.timed_since().is_some() {
         return None;
     }
-    let stamp = auth.cache.live()?;
     let unpacked = mem::take(request.headers_mut());
     let saved = request.try_clone();
     *request.headers_mut() = unpacked;
@@ -92,7 +92,7 @@ mod tests {
     use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::{AccessToken, SymblAuthLayer, TokenRequest, origin::allows};
+    use crate::{AccessToken, SymblAuthLayer, TokenRequest, origin::guard::allows};
 
     #[test]
     fn a_url_is_listed_if_its_uri_is() {
