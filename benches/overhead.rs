@@ -19,6 +19,7 @@ mod common;
 use common::{
     SHAPES, STACKS, Shape, Stack,
     bars::{at_most, interleaved, median},
+    instructions::count,
     layer_with_token, sender,
 };
 
@@ -148,7 +149,7 @@ fn instructions() {
         let mut bare = None;
         for (stack_at, stack) in STACKS.iter().enumerate() {
             // What the start of the program costs is in both.
-            let counts = [100, 1_100].map(|requests| count(at, stack_at, requests));
+            let counts = [100, 1_100].map(|requests| count(&[at, stack_at, requests]));
             let [Some(few), Some(many)] = counts else {
                 println!("\nskipped: valgrind cannot be run");
                 return;
@@ -159,19 +160,4 @@ fn instructions() {
             println!("| {shape} | {stack} | {each} | {over} |");
         }
     }
-}
-
-/// The instructions of a run of `--count`.
-fn count(shape: usize, stack: usize, requests: usize) -> Option<i64> {
-    let this = std::env::current_exe().ok()?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(this)
-        .arg("--count")
-        .args([shape, stack, requests].map(|number| number.to_string()))
-        .output()
-        .ok()?;
-    let log = String::from_utf8(output.stderr).ok()?;
-    let collected = log.lines().find_map(|line| line.split_once("Collected : "));
-    collected?.1.trim().parse().ok()
 }

@@ -7,22 +7,16 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header::AUTHORIZATION};
-use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
-use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+use http::{Request, Response, StatusCode};
+use tower::{Layer, Service, ServiceExt};
 
 mod common;
 
-use common::{Shape, request};
+use common::{Shape, instructions::count, request, tokens::Tokens};
 
 const EVENTS: [&str; 3] = [
     "a request that is accepted",
@@ -30,26 +24,11 @@ const EVENTS: [&str; 3] = [
     "the same, rejected first: a fetch, and a retry",
 ];
 
-/// The tokens: numbered, and accepted from `least` on.
-#[derive(Clone, Default)]
-struct Tokens {
-    fetched: Arc<AtomicUsize>,
-    least: Arc<AtomicUsize>,
-}
+/// Answers at once, by the token that a request carries.
+#[derive(Clone)]
+struct Judges(Tokens);
 
-impl Tokens {
-    fn layer(&self) -> SymblAuthLayer {
-        let fetched = Arc::clone(&self.fetched);
-        SymblAuthLayer::builder(service_fn(move |_: TokenRequest| {
-            let number = fetched.fetch_add(1, Relaxed) + 1;
-            let token = AccessToken::new(format!("{number:0>400}"), Duration::from_secs(86_400));
-            ready(token.map_err(BoxError::from))
-        }))
-        .build()
-    }
-}
-
-impl<B> Service<Request<B>> for Tokens {
+impl<B> Service<Request<B>> for Judges {
     type Response = Response<()>;
     type Error = Infallible;
     type Future = Ready<Result<Response<()>, Infallible>>;
@@ -59,14 +38,8 @@ impl<B> Service<Request<B>> for Tokens {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let value = request.headers()[AUTHORIZATION]
-            .to_str()
-            .expect("it is ASCII");
-        let number = value.trim_start_matches("Bearer ").parse::<usize>();
         let mut response = Response::new(());
-        if number.expect("it is a number") < self.least.load(Relaxed) {
-            *response.status_mut() = StatusCode::UNAUTHORIZED;
-        }
+        *response.status_mut() = self.0.status(request.headers());
         ready(Ok(response))
     }
 }
@@ -87,7 +60,7 @@ fn main() {
     let mut first = None;
     for (event, name) in EVENTS.iter().enumerate() {
         // What the start of the program costs is in both.
-        let [Some(few), Some(many)] = [10, 110].map(|times| count(event, times)) else {
+        let [Some(few), Some(many)] = [10, 110].map(|times| count(&[event, times])) else {
             println!("\nskipped: valgrind cannot be run");
             return;
         };
@@ -99,8 +72,8 @@ fn main() {
 
 async fn happen(event: usize, times: usize) {
     let tokens = Tokens::default();
-    let layer = tokens.layer();
-    let mut service = layer.layer(tokens.clone());
+    let layer = tokens.builder().build();
+    let mut service = layer.layer(Judges(tokens.clone()));
     for _ in 0..times {
         tokio::time::advance(Duration::from_secs(2)).await;
         match event {
@@ -110,9 +83,7 @@ async fn happen(event: usize, times: usize) {
                     .await
                     .expect("the token service never fails")
             }
-            2 => tokens
-                .least
-                .store(tokens.fetched.load(Relaxed) + 1, Relaxed),
+            2 => tokens.revoke(),
             _ => {}
         }
         let response = (&mut service)
@@ -121,20 +92,5 @@ async fn happen(event: usize, times: usize) {
         assert_eq!(response.expect("it answers").status(), StatusCode::OK);
     }
     let fetches = if event == 0 { 1 } else { times };
-    assert!(tokens.fetched.load(Relaxed) >= fetches);
-}
-
-fn count(event: usize, times: usize) -> Option<i64> {
-    let this = std::env::current_exe().ok()?;
-    let numbers = [event, times].map(|number| number.to_string());
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(this)
-        .arg("--count")
-        .args(numbers)
-        .output()
-        .ok()?;
-    let log = String::from_utf8(output.stderr).ok()?;
-    let collected = log.lines().find_map(|line| line.split_once("Collected : "));
-    collected?.1.trim().parse().ok()
+    assert!(tokens.fetched() >= fetches);
 }

@@ -4,44 +4,20 @@
 //! After `--`, `--count SHAPE CLIENT N` sends N requests and no more, to be counted.
 #![allow(missing_docs)]
 
-use async_trait::async_trait;
 use futures::FutureExt;
-use http::{Extensions, HeaderValue, header::AUTHORIZATION};
-use reqwest::{Request, Response};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
+use http::HeaderValue;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
 
 mod common;
+#[path = "common/middlewares.rs"]
+mod middlewares;
 
 use common::{
     HEADERS, Shape, URL,
     bars::{at_most, interleaved},
     layer_with_token, token,
 };
-
-struct Nothing;
-
-#[async_trait]
-impl Middleware for Nothing {
-    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
-        std::hint::black_box(&request);
-        Ok(http::Response::new("").into())
-    }
-}
-
-struct Fixed(HeaderValue);
-
-#[async_trait]
-impl Middleware for Fixed {
-    async fn handle(
-        &self,
-        mut request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response> {
-        request.headers_mut().insert(AUTHORIZATION, self.0.clone());
-        next.run(request, extensions).await
-    }
-}
+use middlewares::{Fixed, Nothing};
 
 const SHAPES: [Shape; 2] = [Shape::Get, Shape::PostThreeHeaders];
 

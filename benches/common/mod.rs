@@ -29,8 +29,11 @@ pub use stacks::{STACKS, Stack, future_size, send, sender};
 
 pub mod bars;
 pub mod careful;
+pub mod instructions;
+pub mod on_401;
 pub mod requests;
 pub mod stacks;
+pub mod tokens;
 
 /// As long as a recorded Symbl token is, about.
 pub fn token() -> String {

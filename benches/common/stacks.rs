@@ -1,20 +1,21 @@
 //! What a request goes through.
 
 use std::{
-    future::{Future, Ready, ready},
+    future::Future,
     hint::black_box,
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
-use http::{Request, Response, StatusCode};
-use tower::{Layer, Service, retry::Policy};
+use http::{Request, Response};
+use tower::{Layer, Service};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_symbl_auth::SymblAuthLayer;
 
 use super::{
     Nothing, Reads,
     careful::CarefulLayer,
+    on_401::On401,
     requests::{Frames, Shape, request},
     shared, token,
 };
@@ -46,27 +47,6 @@ impl Stack {
             Self::Careful => "careful hand-written",
             Self::Ours => "ours",
         }
-    }
-}
-
-/// What a user would write: a retry on 401, for which each request is cloned.
-#[derive(Clone)]
-pub struct On401;
-
-impl<B: Clone, R, E> Policy<Request<B>, Response<R>, E> for On401 {
-    type Future = Ready<()>;
-
-    fn retry(
-        &mut self,
-        _request: &mut Request<B>,
-        result: &mut Result<Response<R>, E>,
-    ) -> Option<Ready<()>> {
-        let rejected = |response: &Response<R>| response.status() == StatusCode::UNAUTHORIZED;
-        result.as_ref().is_ok_and(rejected).then(|| ready(()))
-    }
-
-    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        Some(request.clone())
     }
 }
 

@@ -6,6 +6,10 @@ pub mod careful;
 pub mod gears;
 pub mod google;
 pub mod kube;
+#[path = "../../../common/middlewares.rs"]
+pub mod middlewares;
+#[path = "../../../common/on_401.rs"]
+pub mod on_401;
 pub mod ours;
 pub mod reqwest;
 pub mod smithy;

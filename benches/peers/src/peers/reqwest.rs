@@ -1,37 +1,11 @@
 //! reqwest-middleware: chains that end in a middleware which answers by itself.
 
-use async_trait::async_trait;
-use http::{Extensions, HeaderValue, header::AUTHORIZATION};
-use reqwest::{Client, Request, Response};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
+use http::HeaderValue;
+use reqwest::Client;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 
+use super::middlewares::{Fixed, Nothing};
 use crate::common::{BODY, HEADERS, Shape, URL, token};
-
-struct Nothing;
-
-#[async_trait]
-impl Middleware for Nothing {
-    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
-        std::hint::black_box(&request);
-        Ok(http::Response::new("").into())
-    }
-}
-
-/// A fixed token: what reqwest's `bearer_auth` does, as a middleware.
-struct Fixed(HeaderValue);
-
-#[async_trait]
-impl Middleware for Fixed {
-    async fn handle(
-        &self,
-        mut request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response> {
-        request.headers_mut().insert(AUTHORIZATION, self.0.clone());
-        next.run(request, extensions).await
-    }
-}
 
 pub fn bare() -> ClientWithMiddleware {
     ClientBuilder::new(Client::new()).with(Nothing).build()

@@ -1,12 +1,11 @@
 //! Layers that stamp a fixed token, and what a user would write around one.
 
-use std::future::{Ready, ready};
-
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::HeaderValue;
 use octocrab::service::middleware::auth_header::AuthHeaderLayer;
-use tower::retry::{Policy, RetryLayer};
+use tower::retry::RetryLayer;
 use tower_http::auth::AddAuthorizationLayer;
 
+use super::on_401::On401;
 use crate::common::{ORIGIN, token};
 
 pub fn add_authorization() -> AddAuthorizationLayer {
@@ -22,24 +21,4 @@ pub fn octocrab() -> AuthHeaderLayer {
 /// A retry on 401, for which each request is cloned.
 pub fn retry() -> RetryLayer<On401> {
     RetryLayer::new(On401)
-}
-
-#[derive(Clone)]
-pub struct On401;
-
-impl<B: Clone, R, E> Policy<Request<B>, Response<R>, E> for On401 {
-    type Future = Ready<()>;
-
-    fn retry(
-        &mut self,
-        _request: &mut Request<B>,
-        result: &mut Result<Response<R>, E>,
-    ) -> Option<Ready<()>> {
-        let rejected = |response: &Response<R>| response.status() == StatusCode::UNAUTHORIZED;
-        result.as_ref().is_ok_and(rejected).then(|| ready(()))
-    }
-
-    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        Some(request.clone())
-    }
 }
