@@ -44,7 +44,8 @@
 //! `store`, `file-store` and `redis-store`: one token for a whole fleet, see [`store`].
 //! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
 //!
-#![doc = include_str!("clients.md")]
+// Its programs need all of the features.
+#![cfg_attr(any(not(doctest), feature = "full"), doc = include_str!("clients.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 

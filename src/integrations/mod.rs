@@ -6,21 +6,25 @@
 //! [`ReplayBody`](crate::ReplayBody) back into that. The clients that tonic generates take the result:
 //!
 //! ```
-//! use tonic::{body::Body, client::GrpcService, transport::Channel};
+//! use http::{Request, Response};
+//! use tonic::{body::Body, transport::Channel};
+//! use tower::{BoxError, Service};
 //! use tower_symbl_auth::{ReplayBody, SymblAuthLayer};
 //!
-//! fn authenticated(channel: Channel, auth: SymblAuthLayer) -> impl GrpcService<Body> + Clone {
+//! fn authenticated(
+//!     channel: Channel,
+//!     auth: SymblAuthLayer,
+//! ) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone {
 //!     tower::ServiceBuilder::new()
 //!         .layer(auth)
-//!         .map_request(|request: http::Request<ReplayBody<Body>>| request.map(Body::new))
+//!         .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
 //!         .service(channel)
 //! }
-//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # let auth = SymblAuthLayer::builder(tower::service_fn(|_| async {
-//! #     Err::<tower_symbl_auth::AccessToken, tower::BoxError>("none".into())
-//! # }));
-//! # authenticated(Channel::from_static("http://127.0.0.1:1").connect_lazy(), auth.build());
-//! # });
+//!
+//! # fn check(channel: Channel, auth: SymblAuthLayer) {
+//! # use tonic_health::pb::health_client::HealthClient;
+//! let client = HealthClient::new(authenticated(channel, auth)); // or any other that is generated
+//! # }
 //! ```
 //!
 //! - A call that is answered `UNAUTHENTICATED` before anything else (trailers only) is made once more,
