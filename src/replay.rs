@@ -32,6 +32,7 @@ mod phase;
 mod recorder;
 mod recording;
 mod source;
+mod turn;
 
 /// The body of the requests that [`SymblAuth`](crate::SymblAuth) sends. It passes your body on, frame by frame, and keeps
 /// what passes, so that the request can be sent again.

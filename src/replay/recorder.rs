@@ -21,17 +21,8 @@
 //! | Taken | an error, always | what was kept, then the next frames |
 //! | Gone | an error, always | |
 //!
-//! Whoever polls the body has it to himself meanwhile, and the phase may move on under him: the body's own code
-//! may take long, or drop the future. So nobody ever waits for the body. What has been polled when the first
-//! attempt's turn ends stays with the body, unless the phase then says that it may go:
-//!
-//! | phase at the end of its turn | what was polled | also |
-//! |---|---|---|
-//! | Recording | goes to the first attempt, and a copy is kept | |
-//! | Passing | goes to the first attempt | |
-//! | Held | stays, for whoever polls next; pending | |
-//! | Taken | stays, for the retry; an error | the retry is woken, should it have found the body away |
-//! | Gone | stays; an error | the body is dropped |
+//! What the first attempt has polled when its turn with the body ends goes where the phase then says: see
+//! [`turn`](super::turn).
 //!
 //! The first attempt's waker is stored whenever it is left pending, for whichever cause, and woken on
 //! the way out of `Held`: a body that nobody would wake again would hold its connection for ever.
@@ -55,24 +46,25 @@ use super::{
     frames::Frames,
     phase::{AtomicPhase, Phase},
     source::Source,
+    turn::BodyTurn,
 };
 use crate::sync::{Mutex, MutexGuard};
 
 pub(super) struct Recorder<B> {
     /// Moves on under the lock of `state` only.
-    phase: AtomicPhase,
+    pub(super) phase: AtomicPhase,
     /// `None` once nobody will poll it.
     source: Mutex<Option<Source<B>>>,
     state: Mutex<Progress>,
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 #[derive(Default)]
-struct Progress {
-    kept: Frames,
-    first: Option<Waker>,
+pub(super) struct Progress {
+    pub(super) kept: Frames,
+    pub(super) first: Option<Waker>,
     /// Of a retry that found the body away.
-    retry: Option<Waker>,
+    pub(super) retry: Option<Waker>,
 }
 
 impl<B> Recorder<B>
@@ -186,10 +178,7 @@ impl<B> Recorder<B> {
 
     fn turn(&self) -> Option<BodyTurn<'_, B>> {
         let source = self.try_source().filter(|source| source.is_some())?;
-        Some(BodyTurn {
-            recorder: self,
-            source: Some(source),
-        })
+        Some(BodyTurn::new(self, source))
     }
 
     fn try_source(&self) -> Option<MutexGuard<'_, Option<Source<B>>>> {
@@ -200,112 +189,13 @@ impl<B> Recorder<B> {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn state(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first attempt's turn with the body.
-struct BodyTurn<'a, B> {
-    recorder: &'a Recorder<B>,
-    /// `None` once the turn has ended.
-    source: Option<MutexGuard<'a, Option<Source<B>>>>,
-}
-
-const IN_TURN: &str = "there is a body until the turn has ended";
-
-impl<B> BodyTurn<'_, B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
-    #[inline]
-    fn poll(mut self, cx: &mut Context<'_>) -> Poll<Item> {
-        let Recorder { phase, limit, .. } = self.recorder;
-        let source = self.source.as_mut().and_then(|source| source.as_mut());
-        let source = source.expect(IN_TURN);
-        let polled = source.peek(cx);
-        if phase.load() == Phase::Passing {
-            return source.pop().map_or(Poll::Pending, Poll::Ready);
-        }
-        let (mut freed, mut stale) = (None, None);
-        let mut state = self.recorder.state();
-        let given = match phase.load() {
-            Phase::Recording => {
-                match polled {
-                    Poll::Ready(item) if state.kept.push(item, *limit) => {}
-                    Poll::Ready(_) => {
-                        phase.store(Phase::Passing);
-                        freed = Some(mem::take(&mut state.kept));
-                    }
-                    Poll::Pending => stale = leave(&mut state.first, cx.waker()),
-                }
-                source.pop()
-            }
-            Phase::Passing => source.pop(),
-            Phase::Held => {
-                stale = leave(&mut state.first, cx.waker());
-                None
-            }
-            Phase::Taken | Phase::Gone => Some(taken_over()),
-        };
-        self.end(state);
-        drop((freed, stale));
-        given.map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-impl<B> BodyTurn<'_, B> {
-    fn source(&self) -> &Source<B> {
-        let source = self.source.as_ref().and_then(|source| source.as_ref());
-        source.expect(IN_TURN)
-    }
-
-    /// Gives the body back, with `state` locked: see the head of this file.
-    #[inline]
-    fn end(&mut self, mut state: MutexGuard<'_, Progress>) {
-        let Some(mut source) = self.source.take() else {
-            return;
-        };
-        match self.recorder.phase.load() {
-            Phase::Recording | Phase::Passing | Phase::Held => {}
-            Phase::Taken => {
-                drop(source);
-                let retry = state.retry.take();
-                drop(state);
-                wake(retry);
-            }
-            Phase::Gone => {
-                let body = source.take();
-                drop(source);
-                drop(state);
-                drop(body);
-            }
-        }
-    }
-}
-
-impl<B> Drop for BodyTurn<'_, B> {
-    #[inline]
-    fn drop(&mut self) {
-        // One that passes for good is nobody else's.
-        if self.source.is_none() || self.recorder.phase.load() == Phase::Passing {
-            return;
-        }
-        let mut freed = None;
-        let mut state = self.recorder.state();
-        // Should the body have panicked, nobody else has said so.
-        if self.source().fails() && self.recorder.phase.load() == Phase::Recording {
-            self.recorder.phase.store(Phase::Passing);
-            freed = Some(mem::take(&mut state.kept));
-        }
-        self.end(state);
-        drop(freed);
-    }
-}
-
 /// Stores a waker. What it was before, to be dropped after unlocking.
-fn leave(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+pub(super) fn leave(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     match place {
         Some(place) if place.will_wake(waker) => None,
         place => place.replace(waker.clone()),
@@ -318,7 +208,7 @@ pub(super) fn wake(waker: Option<Waker>) {
     }
 }
 
-fn taken_over() -> Item {
+pub(super) fn taken_over() -> Item {
     Item::Error(TakenOver.into())
 }
 
