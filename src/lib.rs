@@ -13,6 +13,8 @@
 //! # Ok::<(), tower_symbl_auth::CredentialsError>(())
 //! ```
 //!
+//! A whole program for hyper-util, axum, tonic, reqwest and others is in [`clients`].
+//!
 //! # What it guarantees
 //!
 //! - While a token is live, requests do not wait for another. A refresh that fails leaves the token in use. There are two
@@ -43,11 +45,13 @@
 //! unless the process has a default. `reqwest`, `reqwest-middleware`: see [`integrations`].
 //! `store`, `file-store` and `redis-store`: one token for a whole fleet, see [`store`].
 //! `tracing` and `metrics`: see [`telemetry`]. `mock`: a stand-in server, for tests. `full`: all, on ring.
-//!
-// Its programs need all of the features.
-#![cfg_attr(any(not(doctest), feature = "full"), doc = include_str!("clients.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+
+// Its programs need all of the features.
+#[cfg(all(doc, any(not(doctest), feature = "full")))]
+#[doc = include_str!("clients.md")]
+pub mod clients {}
 
 mod credentials;
 #[cfg(any(feature = "client", feature = "redis-store"))]

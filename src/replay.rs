@@ -38,7 +38,7 @@ mod turn;
 /// what passes, so that the request can be sent again.
 ///
 /// The wrapped service has to take requests with this body. If your client has another body type, turn this one into it
-/// between the layer and the client: see [what the compiler says](crate#what-the-compiler-says).
+/// between the layer and the client: see [what the compiler says](crate::clients#what-the-compiler-says).
 ///
 /// - A body that is in memory whole, such as a [`Full`](http_body_util::Full), also in a box, is not copied, and is sent
 ///   again whatever its size. To see that it is one, a body that tells its exact length is polled once before it is sent.

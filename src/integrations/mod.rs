@@ -36,7 +36,7 @@
 //!   wherever the channel is connected to, which the layer cannot see: put it around channels to the API only.
 //! - Of a [`TokenError`](crate::TokenError) tonic makes a `Status` with the code `Unknown`, as whose `source()` it can
 //!   be downcast. For `Unauthenticated` and `Unavailable` instead, and for a deadline that bounds the wait for a
-//!   token as well, see [tonic](crate#tonic) among the clients.
+//!   token as well, see [tonic](crate::clients#tonic) among the clients.
 //!
 //! [`Channel`]: https://docs.rs/tonic/latest/tonic/transport/struct.Channel.html
 #![cfg_attr(
