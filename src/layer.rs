@@ -210,11 +210,11 @@ impl SymblAuthLayer {
         Ok(newer.map(|newer| newer.with_stamped_for(path)))
     }
 
-    /// The served token, and each one that takes its place: for what keeps a token of its own, such as a
-    /// connection that has to be told. A slow reader gets the latest only.
+    /// A stream of the token that requests carry now, and of each that replaces it: for code that keeps a token itself,
+    /// such as a connection that has to be told of it. A slow reader gets the latest only.
     ///
     /// The stream ends when the last layer and service are dropped; it keeps neither of them, and fetches
-    /// nothing by itself. A refresh that brings the same token with a later end is not told.
+    /// nothing by itself. A refresh that only extends the same token yields nothing.
     ///
     /// ```
     /// # use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
@@ -261,9 +261,9 @@ impl SymblAuthLayer {
 
     /// Tells the layer that the API accepted that token, which [`authorize`](Self::authorize) added to a request.
     ///
-    /// Call it after each success: the layer does not see the answer. A token that nobody has said to be accepted is
-    /// unproven. Should several of those in a row be refused, the next is fetched only once the last is up to two minutes
-    /// old; until then [`rejected`](Self::rejected) gives `None`.
+    /// Call it after each success: the layer does not see the answer. Without it the layer cannot know that a
+    /// token works. If several such tokens in a row are refused, it waits ever longer before it fetches the next, up to two
+    /// minutes; until then [`rejected`](Self::rejected) gives `None`.
     pub fn accepted(&self, token: &AccessToken) {
         let cache = &self.auth.cache;
         let path = token.stamped_for().map(Arc::clone);

@@ -7,7 +7,7 @@ use http::{Extensions, Response};
 use crate::TokenError;
 
 /// Why a caller gets a 401 (or a response with `grpc-status: 16` in its headers): why the request was not sent again, or
-/// not a third time. It is among the extensions of that response.
+/// why its second attempt was the last. Find it among the response's extensions.
 ///
 /// ```
 /// use tower_symbl_auth::NotRetried;
@@ -26,7 +26,8 @@ use crate::TokenError;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NotRetried {
-    /// The body cannot be sent again: it was longer than the replay limit, or failed.
+    /// The body cannot be sent again: it was longer than the
+    /// [replay limit](crate::Builder::replay_limit), or failed.
     Body,
     /// No new token was fetched: the last ones did not help this path, or too many were fetched after rejections.
     CoolingDown,

@@ -119,11 +119,10 @@ impl Builder {
         self
     }
 
-    /// How long before its expiry a token is refreshed, by the first request from then on. Default: an hour, or half of a
-    /// shorter lifetime.
+    /// How long before its expiry a token is refreshed, by the first request from then on. Default: an hour.
     ///
-    /// More than half of the lifetime counts as half of it. Up to 20 % is added at random, so that many processes do not
-    /// refresh at once.
+    /// Of a token's lifetime half is used at most, so one of less than two hours is refreshed halfway. Up to 20 % of that is
+    /// then added at random, so that many processes do not refresh at once.
     pub fn refresh_margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
         self
