@@ -105,8 +105,15 @@ async fn uploads_that_haproxy_or_nginx_refuses_are_all_sent_again() {
             assert_eq!(healed(&early, h1, UPLOAD, at_once).await, UPLOADS, "{h1}");
         }
     }
-    // With hyper alone some are lost. Should that change, `EarlyResponse` has served its time.
-    assert!(healed(&plain, &proxies.haproxy[0], UPLOAD, 4).await < UPLOADS);
+    // With hyper alone about half are lost, or in a slow moment none. Should that change, `EarlyResponse` has served its time.
+    let mut lost = 0;
+    for _ in 0..20 {
+        lost += UPLOADS - healed(&plain, &proxies.haproxy[0], UPLOAD, 4).await;
+        if lost > 0 {
+            break;
+        }
+    }
+    assert!(lost > 0);
 
     let early = client(EarlyResponse::new(HttpConnector::new()), true);
     let [_, haproxy] = &proxies.haproxy;

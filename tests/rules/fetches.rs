@@ -338,7 +338,9 @@ impl Service<TokenRequest> for CallsBack {
 fn ends(test: impl Future<Output = ()> + Send + 'static) -> bool {
     let (ended, wait) = mpsc::channel();
     thread::spawn(move || {
-        runtime().block_on(test);
+        // Of one thread, so that no fetch ends before the test says where.
+        let mut runtime = runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(test);
         ended.send(()).unwrap();
     });
     wait.recv_timeout(10 * SECOND).is_ok()
