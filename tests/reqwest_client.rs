@@ -5,8 +5,11 @@
 use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Bytes, extract::State, http::Method, response::IntoResponse};
-use http::{HeaderMap, StatusCode, header::LOCATION};
-use reqwest::{Client, redirect::Policy};
+use http::{
+    HeaderMap, StatusCode,
+    header::{HOST, LOCATION, PROXY_AUTHORIZATION},
+};
+use reqwest::{Client, Proxy, redirect::Policy};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tower_symbl_auth::{
@@ -69,6 +72,25 @@ async fn the_request_tells_its_length_and_who_asks() {
             .unwrap()
             .starts_with("tower-symbl-auth/")
     );
+}
+
+/// Of plain HTTP a proxy is sent the whole request, and this one answers it itself. For roots, client certificates and
+/// tunnels reqwest needs a TLS feature, which would bring a second crypto provider, or panic without one: they are
+/// tried with hyper's client, in `default_client/own_clients.rs`.
+#[tokio::test]
+async fn a_token_comes_through_the_users_own_proxy() {
+    let (proxy, seen) = serve(r#"{"accessToken":"token"}"#).await;
+    let proxy = Proxy::all(proxy).unwrap().basic_auth("user", "password");
+    let client = Client::builder().proxy(proxy).build().unwrap();
+    // Nobody listens there.
+    let endpoint = http::Uri::from_static("http://127.0.0.1:1/");
+    token(Credentials::new("id", "s3cr3t"), client, endpoint)
+        .await
+        .unwrap();
+    let (method, headers, _) = seen.lock().unwrap()[0].clone();
+    assert_eq!((method, seen.lock().unwrap().len()), (Method::POST, 1));
+    assert_eq!(headers[HOST], "127.0.0.1:1");
+    assert_eq!(headers[PROXY_AUTHORIZATION], "Basic dXNlcjpwYXNzd29yZA==");
 }
 
 #[tokio::test]

@@ -36,8 +36,9 @@ type ClientResponse = Response<UnsyncBoxBody<Bytes, BoxError>>;
 /// - All of them share one TLS configuration: the roots are read once a process. On Linux they come from
 ///   the file that `SSL_CERT_FILE` names, if it is set.
 /// - `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are read when one is made, as curl reads
-///   them. A proxy is spoken to over `http` or `https`, asked to `CONNECT`, and given the user and
-///   password of its URL. Plain `http`, which is for loopback, goes only through a proxy on loopback.
+///   them; `NO_PROXY` has names, addresses and networks, without ports or brackets. A proxy is spoken to
+///   over `http` or `https`, asked to `CONNECT`, and given the user and password of its URL. Plain `http`,
+///   which is for loopback, goes only through a proxy on loopback.
 /// - Connecting, or a proxy's tunnel, takes a third of [`FetchToken::timeout`](crate::FetchToken::timeout)
 ///   at most, divided among the addresses of a name; 3.3 s outside of a `FetchToken`.
 /// - No connection is kept, since the next token request is hours away; no redirect is followed.

@@ -67,6 +67,41 @@ async fn no_proxy_is_read_in_its_usual_forms() {
 }
 
 #[tokio::test]
+async fn no_proxy_has_a_name_in_lower_case_and_takes_ipv6_addresses_but_no_ports() {
+    let (endpoint, root) = Endpoint::tls().await;
+    let proxy = Proxy::start(Manner::Say("HTTP/1.1 403 Forbidden\r\n\r\n")).await;
+    let by = format!("http://127.0.0.1:{}", proxy.port);
+    let port = endpoint.port();
+    let with_port = format!("localhost:{port}");
+    for (host, name, no_proxy, goes_around) in [
+        ("localhost", "no_proxy", "localhost", true),
+        ("localhost", "no_proxy", &*with_port, false),
+        ("localhost", "NO_PROXY", &with_port, false),
+        ("[::1]", "NO_PROXY", "::1", true),
+        ("[::1]", "no_proxy", "10.0.0.1,::1", true),
+        ("[::1]", "NO_PROXY", "::/64", true),
+        ("[::1]", "NO_PROXY", "::2,fe80::/10,127.0.0.1", false),
+        ("[::1]", "NO_PROXY", "[::1]", false),
+    ] {
+        let root = ("SSL_CERT_FILE", root.path());
+        let variables = [root, ("HTTPS_PROXY", &by), (name, no_proxy)];
+        let told = fetch(&endpoint.url("https", host), &variables).await;
+        // Nobody listens on IPv6, if there is such a thing here.
+        let went_around = match host {
+            "localhost" => told == "t0ken",
+            _ => told.starts_with("token endpoint unavailable: ") && !told.contains("proxy"),
+        };
+        let row = format!("{host} {name}={no_proxy}: {told}");
+        assert_eq!(went_around, goes_around, "{row}");
+        assert_eq!(
+            told.contains("tunnel error: unsuccessful"),
+            !goes_around,
+            "{row}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn plain_http_goes_through_a_proxy_on_loopback_and_past_any_other() {
     let endpoint = Endpoint::plain(&[]).await;
     let proxy = Proxy::start(Manner::Connect).await;

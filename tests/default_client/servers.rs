@@ -10,7 +10,12 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls::{CipherSuite, ServerConfig, crypto::ring};
+use rustls::{
+    CipherSuite, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -31,6 +36,34 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A certificate, which is its own root, and its key.
+pub struct Identity {
+    pub certificate: CertificateDer<'static>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    pub fn new() -> Self {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let certified = rcgen::generate_simple_self_signed(names).unwrap();
+        Self {
+            certificate: certified.cert.der().clone(),
+            key: certified.signing_key.serialize_der().try_into().unwrap(),
+        }
+    }
+
+    /// What trusts it, and nothing else.
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        Arc::new(roots)
+    }
+
+    pub fn provider() -> Arc<CryptoProvider> {
+        ring::default_provider().into()
     }
 }
 
@@ -58,24 +91,33 @@ impl Endpoint {
 
     /// With a certificate for `localhost` and `127.0.0.1` by a root of its own.
     pub async fn tls() -> (Self, Root) {
-        let (endpoint, listener) = Self::new(&[]).await;
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certified = rcgen::generate_simple_self_signed(names).unwrap();
-        let certificate = certified.cert.der().clone();
+        let own = Identity::new();
+        let endpoint = Self::of(&own, Arc::new(NoClientAuth)).await;
         let root = std::env::temp_dir().join(format!(
             "tower-symbl-auth-{}-{}.pem",
             std::process::id(),
             endpoint.port
         ));
-        let pem = BASE64_STANDARD.encode(&certificate);
+        let pem = BASE64_STANDARD.encode(&own.certificate);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n");
         std::fs::write(&root, pem).unwrap();
-        let key = certified.signing_key.serialize_der().try_into().unwrap();
-        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        (endpoint, Root(root))
+    }
+
+    /// Of that identity; it wants a certificate that this client has.
+    pub async fn mutual_tls(own: &Identity, client: &Identity) -> Self {
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(client.roots(), Identity::provider());
+        Self::of(own, clients.build().unwrap()).await
+    }
+
+    async fn of(own: &Identity, clients: Arc<dyn ClientCertVerifier>) -> Self {
+        let (endpoint, listener) = Self::new(&[]).await;
+        let config = ServerConfig::builder_with_provider(Identity::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
+            .with_client_cert_verifier(clients)
+            .with_single_cert(vec![own.certificate.clone()], own.key.clone_key())
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let this = endpoint.clone();
@@ -93,7 +135,7 @@ impl Endpoint {
                 });
             }
         });
-        (endpoint, Root(root))
+        endpoint
     }
 
     async fn new(replies: &[&str]) -> (Self, TcpListener) {
