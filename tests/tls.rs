@@ -6,7 +6,7 @@
 //! - inside the layer, where it fits only with a body mapped for it, hops are out of the layer's sight. Its default policy drops
 //!   `Authorization` across origins, but not `x-api-key`: there, only `Bearer` is safe.
 #![cfg(feature = "mock")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::{
     convert::Infallible,
@@ -18,146 +18,23 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_symbl_auth::{Placement, ReplayBody, SymblAuthLayer, mock::MockSymbl};
 
-type TlsClient<B> = Client<HttpsConnector<HttpConnector>, B>;
+#[path = "tls/api.rs"]
+mod api;
+#[path = "tls/guard.rs"]
+mod guard;
 
-/// What a request looked like to the server: version, headers, body.
-type Seen = Arc<Mutex<Vec<(Version, HeaderMap, Bytes)>>>;
-
-/// An API at `https://localhost:port` that takes any token but those refused, and redirects `/away` to
-/// wherever it is told.
-#[derive(Clone)]
-struct Api {
-    port: u16,
-    seen: Seen,
-    refused: Arc<Mutex<Vec<String>>>,
-    elsewhere: Arc<Mutex<String>>,
-    roots: Arc<RootCertStore>,
-}
-
-impl Api {
-    async fn start() -> Self {
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = certified.cert.der().clone();
-        let key = certified.signing_key.serialize_der().try_into().unwrap();
-        let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api = Self {
-            port: listener.local_addr().unwrap().port(),
-            seen: Arc::default(),
-            refused: Arc::default(),
-            elsewhere: Arc::default(),
-            roots: Arc::new(roots),
-        };
-        tokio::spawn(
-            api.clone()
-                .run(listener, TlsAcceptor::from(Arc::new(config))),
-        );
-        api
-    }
-
-    async fn run(self, listener: TcpListener, acceptor: TlsAcceptor) {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (api, acceptor) = (self.clone(), acceptor.clone());
-            tokio::spawn(async move {
-                let stream = TokioIo::new(acceptor.accept(stream).await.unwrap());
-                let service = service_fn(move |request| api.clone().answer(request));
-                let server = auto::Builder::new(TokioExecutor::new());
-                let _ = server.serve_connection(stream, service).await;
-            });
-        }
-    }
-
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let (head, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let token = token(&head.headers).unwrap_or_default();
-        let away = head.uri.path() == "/away";
-        self.seen
-            .lock()
-            .unwrap()
-            .push((head.version, head.headers, body));
-        let mut response = Response::new(Full::default());
-        if self.refused.lock().unwrap().contains(&token) {
-            *response.status_mut() = StatusCode::UNAUTHORIZED;
-        } else if away {
-            *response.status_mut() = StatusCode::FOUND;
-            let location = self.elsewhere.lock().unwrap().parse().unwrap();
-            response.headers_mut().insert("location", location);
-        }
-        Ok(response)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.port)
-    }
-
-    fn client<B>(&self, h2: bool) -> TlsClient<B>
-    where
-        B: http_body::Body<Data: Send> + Send,
-    {
-        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http();
-        let connector = if h2 {
-            connector.enable_all_versions().build()
-        } else {
-            connector.enable_http1().build()
-        };
-        Client::builder(TokioExecutor::new()).build(connector)
-    }
-
-    fn layer(&self, symbl: &MockSymbl, placement: Placement) -> SymblAuthLayer {
-        SymblAuthLayer::builder(symbl.fetch_token())
-            .origins([self.url("").parse().unwrap()])
-            .placement(placement)
-            .build()
-    }
-
-    fn seen(&self) -> Vec<(Version, HeaderMap, Bytes)> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-fn token(headers: &HeaderMap) -> Option<String> {
-    let bearer = headers
-        .get("authorization")
-        .map(|value| value.to_str().unwrap());
-    let key = headers
-        .get("x-api-key")
-        .map(|value| value.to_str().unwrap());
-    bearer
-        .map(|value| value.strip_prefix("Bearer ").unwrap())
-        .or(key)
-        .map(str::to_owned)
-}
+use api::{Api, TlsClient, token};
 
 #[tokio::test]
 async fn a_revocation_is_healed_over_tls_by_both_protocols() {
