@@ -1,9 +1,9 @@
-//! Rules R3, R5, R6 and Q5 over real sockets, HTTP/1.1 and HTTP/2: uploads that are rejected before they
-//! are read, in bounded memory; long streams; and upgrades.
+//! Rules R3, R5, R6, J7 and Q5 over real sockets, HTTP/1.1 and HTTP/2: uploads that are rejected before they
+//! are read, in bounded memory; long streams; long rejections (`long_rejections.rs`); and upgrades.
 //!
 //! An HTTP/1.1 server that closes the connection on an upload it has not read is a matter for the connector: see
 //! `early_response`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::{
     convert::Infallible,
@@ -21,18 +21,22 @@ use futures::StreamExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_symbl_auth::{AccessToken, SymblAuthLayer, TokenRequest};
+
+mod clock;
+#[path = "uploads/long_rejections.rs"]
+mod long_rejections;
+#[path = "uploads/server.rs"]
+mod server;
+
+use server::serve;
 
 const MIB: usize = 1 << 20;
 
@@ -57,33 +61,6 @@ fn rejected<B: Default>() -> Response<B> {
     let mut response = Response::new(B::default());
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response
-}
-
-/// Serves each request with that handler, until the runtime ends.
-async fn serve<F, A, B>(handler: F) -> SocketAddr
-where
-    F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let handler = handler.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let answer = handler(request);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
-                let server = auto::Builder::new(TokioExecutor::new());
-                let stream = TokioIo::new(stream);
-                let _ = server.serve_connection_with_upgrades(stream, service).await;
-            });
-        }
-    });
-    address
 }
 
 /// Slices of one piece of memory, with the size hint of the whole.
