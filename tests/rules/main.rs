@@ -10,6 +10,7 @@ mod fetch;
 mod fetches;
 mod gate;
 mod origins;
+mod outer_limits;
 mod paths;
 mod patience;
 #[cfg(feature = "client")]
