@@ -74,7 +74,7 @@ pub(crate) struct Received(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    tokens: Vec<String>,
+    calls: Vec<MetadataMap>,
     messages: Vec<Bytes>,
     refused: HashSet<String>,
     late: bool,
@@ -83,7 +83,13 @@ struct State {
 impl Received {
     /// The token of each call; empty for none.
     pub(crate) fn tokens(&self) -> Vec<String> {
-        self.state().tokens.clone()
+        self.state().calls.iter().map(token).collect()
+    }
+
+    #[allow(dead_code)]
+    /// The metadata of each call.
+    pub(crate) fn calls(&self) -> Vec<MetadataMap> {
+        self.state().calls.clone()
     }
 
     #[allow(dead_code)]
@@ -94,8 +100,8 @@ impl Received {
 
     /// Refuses all tokens seen so far.
     pub(crate) fn revoke_tokens(&self) {
-        let state = &mut *self.state();
-        state.refused.extend(state.tokens.iter().cloned());
+        let tokens = self.tokens();
+        self.state().refused.extend(tokens);
     }
 
     #[allow(dead_code)]
@@ -117,10 +123,9 @@ impl Received {
 
     /// The server's interceptor.
     fn intercept(&self, request: Request<()>) -> Result<Request<()>, Status> {
-        let token = token(request.metadata());
-        self.state().tokens.push(token.clone());
+        self.state().calls.push(request.metadata().clone());
         if !self.state().late {
-            self.check(&token)?;
+            self.check(&token(request.metadata()))?;
         }
         Ok(request)
     }
@@ -250,9 +255,12 @@ where
     }
 
     pub(crate) async fn say(&mut self, message: Bytes) -> Result<Bytes, Status> {
+        self.say_with(Request::new(message)).await
+    }
+
+    pub(crate) async fn say_with(&mut self, request: Request<Bytes>) -> Result<Bytes, Status> {
         let grpc = self.ready().await?;
-        let response = grpc.unary(Request::new(message), path("Say"), Raw).await?;
-        Ok(response.into_inner())
+        Ok(grpc.unary(request, path("Say"), Raw).await?.into_inner())
     }
 
     pub(crate) async fn split(&mut self, message: Bytes) -> Result<Streaming<Bytes>, Status> {

@@ -2,10 +2,12 @@
 #![allow(dead_code)]
 
 use std::{
+    pin::pin,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
+use futures::future::{Either, select};
 use tokio::task::{spawn_blocking, yield_now};
 
 /// Holds a paused clock: while this lives, it moves by `tokio::time::advance` alone. Else it moves on whenever all tasks
@@ -18,6 +20,22 @@ pub fn hold() -> Held {
     // While one of these runs, a paused clock does not move by itself.
     spawn_blocking(move || until_dropped.recv());
     Held(alive)
+}
+
+/// What comes of that future, soon.
+///
+/// # Panics
+///
+/// As [`until`].
+#[track_caller]
+pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let never = until(|| false);
+    async move {
+        match select(pin!(future), pin!(never)).await {
+            Either::Left((output, _)) => output,
+            Either::Right(_) => unreachable!("it panics"),
+        }
+    }
 }
 
 /// Lets all run until that is so, while no time passes.
