@@ -1,5 +1,5 @@
 //! The layer as a middleware of reqwest-middleware, over real sockets. The servers count what they get.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 use std::{
     convert::Infallible,
@@ -29,6 +29,10 @@ use tower_symbl_auth::{
     AccessToken, Builder, NotRetried, Placement, SkipAuth, SymblAuthLayer, TokenError,
     TokenErrorKind, TokenRequest,
 };
+
+#[path = "reqwest/answers.rs"]
+mod answers;
+mod clock;
 
 // === server ===
 
