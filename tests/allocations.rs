@@ -117,6 +117,18 @@ fn a_store_costs_a_request_with_a_live_token_nothing() {
     );
 }
 
+/// The roots of a platform are a hundred and more, which are read once a process.
+#[cfg(all(feature = "client", feature = "ring"))]
+#[test]
+fn a_thousand_layers_share_the_roots_that_the_first_has_read() {
+    let layer = || SymblAuthLayer::new(tower_symbl_auth::Credentials::new("app-id", "app-secret"));
+    let mut layers = Vec::with_capacity(1001);
+    let first = allocation_counter::measure(|| layers.push(layer()));
+    let others = allocation_counter::measure(|| layers.extend((0..1000).map(|_| layer())));
+    assert!(first.bytes_total > 100_000, "there are no roots to read");
+    assert!(others.bytes_total < 1000 * 4096, "{others:?}");
+}
+
 const URL: &str = "https://api.symbl.ai/v1/conversations/5815170693595136/messages";
 
 fn post<B>(body: B) -> Request<B> {
