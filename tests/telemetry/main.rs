@@ -23,7 +23,13 @@ use tracing::Instrument;
 use support::*;
 use told::told;
 
+#[cfg(all(feature = "client", feature = "ring"))]
+mod causes;
 mod pages;
+#[cfg(all(feature = "client", feature = "ring"))]
+#[allow(dead_code)]
+#[path = "../default_client/servers.rs"]
+mod servers;
 #[path = "../rules/support.rs"]
 mod support;
 mod told;
