@@ -33,6 +33,7 @@ use tower_symbl_auth::{Placement, ReplayBody, SymblAuthLayer, mock::MockSymbl};
 mod api;
 #[path = "tls/guard.rs"]
 mod guard;
+mod identity;
 
 use api::{Api, TlsClient, token};
 

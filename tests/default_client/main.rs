@@ -6,6 +6,8 @@
 mod causes;
 mod child;
 mod crypto;
+#[path = "../identity/mod.rs"]
+mod identity;
 mod own_clients;
 mod proxies;
 mod runtimes;

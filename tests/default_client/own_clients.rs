@@ -16,21 +16,10 @@ use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, TokenError, TokenErrorKind, TokenRequest,
 };
 
-use crate::servers::{Endpoint, Identity, Manner, Proxy};
-
-/// That trusts this server only, and shows that certificate.
-fn config(trusted: &Identity, own: Option<&Identity>) -> ClientConfig {
-    let config = ClientConfig::builder_with_provider(Identity::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(trusted.roots());
-    match own {
-        None => config.with_no_client_auth(),
-        Some(own) => config
-            .with_client_auth_cert(vec![own.certificate.clone()], own.key.clone_key())
-            .unwrap(),
-    }
-}
+use crate::{
+    identity::Identity,
+    servers::{Endpoint, Manner, Proxy},
+};
 
 /// What comes of one attempt.
 async fn token<C>(
@@ -60,10 +49,10 @@ fn direct() -> HttpConnector {
 async fn a_token_comes_with_a_client_certificate_and_without_one_it_does_not() {
     let (server, client, stranger) = (Identity::new(), Identity::new(), Identity::new());
     let endpoint = Endpoint::mutual_tls(&server, &client).await;
-    let got = token(&endpoint, direct(), config(&server, Some(&client))).await;
+    let got = token(&endpoint, direct(), server.client(Some(&client))).await;
     assert_eq!(got.unwrap().expose_secret(), "t0ken");
     for own in [None, Some(&stranger)] {
-        let got = token(&endpoint, direct(), config(&server, own)).await;
+        let got = token(&endpoint, direct(), server.client(own)).await;
         assert_eq!(got.unwrap_err().kind(), TokenErrorKind::Unavailable);
     }
     assert_eq!(endpoint.connections(), 1, "what the endpoint has read");
@@ -73,7 +62,7 @@ async fn a_token_comes_with_a_client_certificate_and_without_one_it_does_not() {
 async fn a_private_root_is_trusted_and_no_other() {
     let (server, client, stranger) = (Identity::new(), Identity::new(), Identity::new());
     let endpoint = Endpoint::mutual_tls(&server, &client).await;
-    let got = token(&endpoint, direct(), config(&stranger, Some(&client))).await;
+    let got = token(&endpoint, direct(), stranger.client(Some(&client))).await;
     let told = got.unwrap_err().to_string();
     let why = "token endpoint unavailable: invalid peer certificate: ";
     assert!(told.starts_with(why), "{told}");
@@ -87,7 +76,7 @@ async fn a_token_comes_through_a_proxy_with_a_private_root_and_a_client_certific
     let proxy = Proxy::start(Manner::Connect).await;
     let address = format!("http://127.0.0.1:{}", proxy.port).parse().unwrap();
     let tunnel = Tunnel::new(address, direct());
-    let got = token(&endpoint, tunnel, config(&server, Some(&client))).await;
+    let got = token(&endpoint, tunnel, server.client(Some(&client))).await;
     assert_eq!(got.unwrap().expose_secret(), "t0ken");
     let heads = proxy.heads();
     let target = format!("CONNECT localhost:{} HTTP/1.1\r\n", endpoint.port());

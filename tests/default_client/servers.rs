@@ -10,17 +10,14 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls::{
-    CipherSuite, RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
-};
+use rustls::{CipherSuite, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
+
+use crate::identity::Identity;
 
 pub const TOKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n{\"accessToken\":\"t0ken\",\"expiresIn\":86400.0}";
 
@@ -36,34 +33,6 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A certificate, which is its own root, and its key.
-pub struct Identity {
-    pub certificate: CertificateDer<'static>,
-    pub key: PrivateKeyDer<'static>,
-}
-
-impl Identity {
-    pub fn new() -> Self {
-        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
-        let certified = rcgen::generate_simple_self_signed(names).unwrap();
-        Self {
-            certificate: certified.cert.der().clone(),
-            key: certified.signing_key.serialize_der().try_into().unwrap(),
-        }
-    }
-
-    /// What trusts it, and nothing else.
-    pub fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        Arc::new(roots)
-    }
-
-    pub fn provider() -> Arc<CryptoProvider> {
-        ring::default_provider().into()
     }
 }
 
@@ -92,7 +61,7 @@ impl Endpoint {
     /// With a certificate for `localhost` and `127.0.0.1` by a root of its own.
     pub async fn tls() -> (Self, Root) {
         let own = Identity::new();
-        let endpoint = Self::of(&own, Arc::new(NoClientAuth)).await;
+        let endpoint = Self::over_tls(own.server()).await;
         let root = std::env::temp_dir().join(format!(
             "tower-symbl-auth-{}-{}.pem",
             std::process::id(),
@@ -106,19 +75,11 @@ impl Endpoint {
 
     /// Of that identity; it wants a certificate that this client has.
     pub async fn mutual_tls(own: &Identity, client: &Identity) -> Self {
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(client.roots(), Identity::provider());
-        Self::of(own, clients.build().unwrap()).await
+        Self::over_tls(own.server_for(client)).await
     }
 
-    async fn of(own: &Identity, clients: Arc<dyn ClientCertVerifier>) -> Self {
+    async fn over_tls(config: ServerConfig) -> Self {
         let (endpoint, listener) = Self::new(&[]).await;
-        let config = ServerConfig::builder_with_provider(Identity::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(vec![own.certificate.clone()], own.key.clone_key())
-            .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let this = endpoint.clone();
         tokio::spawn(async move {

@@ -26,7 +26,6 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -38,10 +37,14 @@ use tower_symbl_auth::{
     integrations::{EarlyResponse, EarlyResponseLayer},
 };
 
+#[path = "../identity/mod.rs"]
+mod identity;
 mod io;
 mod proxies;
 #[path = "../servers/mod.rs"]
 mod servers;
+
+use identity::Identity;
 
 const UPLOAD: usize = 8 << 20;
 const UPLOADS: usize = 20;
@@ -185,23 +188,9 @@ async fn uploads_that_a_server_refuses_and_hangs_up_on_are_all_sent_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_as_well_with_the_tls_inside_or_outside() {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = certified.cert.der().clone();
-    let key = certified.signing_key.serialize_der().try_into().unwrap();
-    let server = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let uri = listen(Some(TlsAcceptor::from(Arc::new(server)))).await;
+    let identity = Identity::new();
+    let config = identity.client(None);
+    let uri = listen(Some(TlsAcceptor::from(Arc::new(identity.server())))).await;
 
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(config.clone())

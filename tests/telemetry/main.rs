@@ -25,6 +25,9 @@ use told::told;
 
 #[cfg(all(feature = "client", feature = "ring"))]
 mod causes;
+#[cfg(all(feature = "client", feature = "ring"))]
+#[path = "../identity/mod.rs"]
+mod identity;
 mod pages;
 #[cfg(all(feature = "client", feature = "ring"))]
 #[allow(dead_code)]

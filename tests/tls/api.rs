@@ -15,13 +15,15 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
 use tower_symbl_auth::{Placement, SymblAuthLayer, mock::MockSymbl};
+
+use crate::identity::Identity;
 
 /// The first byte of a connection with TLS (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: [u8; 1] = [22];
@@ -40,23 +42,14 @@ pub struct Api {
     in_clear: Arc<Mutex<Vec<HeaderMap>>>,
     pub refused: Arc<Mutex<Vec<String>>>,
     pub elsewhere: Arc<Mutex<String>>,
-    roots: Arc<RootCertStore>,
+    identity: Arc<Identity>,
 }
 
 impl Api {
     pub async fn start() -> Self {
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = certified.cert.der().clone();
-        let key = certified.signing_key.serialize_der().try_into().unwrap();
-        let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .unwrap();
+        let identity = Identity::new();
+        let mut config = identity.server();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = Self {
             port: listener.local_addr().unwrap().port(),
@@ -64,7 +57,7 @@ impl Api {
             in_clear: Arc::default(),
             refused: Arc::default(),
             elsewhere: Arc::default(),
-            roots: Arc::new(roots),
+            identity: Arc::new(identity),
         };
         tokio::spawn(
             api.clone()
@@ -148,11 +141,7 @@ impl Api {
 
     /// That trusts this API.
     pub fn tls(&self) -> ClientConfig {
-        ClientConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth()
+        self.identity.client(None)
     }
 
     pub fn layer(&self, symbl: &MockSymbl, placement: Placement) -> SymblAuthLayer {
