@@ -1,6 +1,6 @@
 //! The first attempt's turn with a body that is recorded.
 //!
-//! Whoever polls the body has it to itself meanwhile, and the phase may move on under him: the body's own code
+//! Whoever polls the body has it to itself, and the phase may move on meanwhile: the body's own code
 //! may take long, or drop the future. So nobody ever waits for the body. What has been polled when the first
 //! attempt's turn ends stays with the body, unless the phase then says that it may go:
 //!
