@@ -54,6 +54,20 @@ async fn what_replaces_a_token_that_was_refused_and_never_accepted_is_served_at_
     assert_eq!((world.sent(), world.served().await), (vec![1, 2], 2));
 }
 
+/// N1: also if it was there already, and is brought once more.
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_is_brought_again_is_served_at_once_beside_one_that_was_only_refused() {
+    let world = World::with(
+        scripted(|call| (call.min(4 - call), Duration::ZERO)),
+        |builder| builder,
+    );
+    assert_eq!(world.served().await, 1);
+    world.layer.refresh().await.unwrap();
+    world.answers(|_, token| if token == 2 { 401 } else { 503 });
+    assert_eq!(world.get("/good").await.status, 503);
+    assert_eq!((world.sent(), world.served().await), (vec![2, 1], 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_forced_refresh_brings_is_served_at_once() {
     let world = World::with_a_proven_token().await;
@@ -109,6 +123,25 @@ async fn a_candidate_takes_over_when_the_served_token_ends() {
     let world = World::with_a_candidate().await;
     advance(500 * SECOND).await;
     assert_eq!((world.served().await, world.fetches()), (2, 2));
+}
+
+/// N1: it has been accepted, and is kept until it ends.
+#[tokio::test(start_paused = true)]
+async fn an_accepted_token_is_there_for_retries_until_its_very_end_though_the_candidate_took_over()
+{
+    let world = World::with_a_candidate().await;
+    advance(492 * SECOND).await;
+    assert_eq!(world.served().await, 2, "the first is in its hard margin");
+    world.accepts(&[1]);
+    for _ in 0..7 {
+        world.get("/good").await.accepted();
+        assert_eq!(world.sent(), [2, 1]);
+        advance(SECOND).await;
+    }
+    assert_eq!(world.fetches(), 2);
+    advance(3 * SECOND).await;
+    world.get("/good").await;
+    assert!(!world.sent().contains(&1), "it has ended");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use tower_symbl_auth::{AccessToken, NotRetried};
 
 use crate::{
     support::*,
-    world::{Got, World},
+    world::{Got, World, pause},
 };
 
 const MILLIS: Duration = Duration::from_millis(1);
@@ -47,6 +47,33 @@ async fn an_api_that_refuses_everything_is_tried_with_new_tokens_less_and_less_o
             "{gap:?} is not {patience:?}"
         );
     }
+}
+
+/// A fetch that was joined for a rejection replaces as much as one that was started for it.
+#[tokio::test(start_paused = true)]
+async fn what_an_early_fetch_replaces_counts_in_the_row_if_a_rejection_has_joined_it() {
+    let issuer = Issuer::new(|call| async move {
+        let lifetime = if call == 1 { 1000 * SECOND } else { DAY };
+        pause(if call == 2 {
+            SECOND / 2
+        } else {
+            Duration::ZERO
+        })
+        .await;
+        Ok(AccessToken::new(format!("token-{call}"), lifetime)?)
+    });
+    let world = World::with(issuer, |builder| builder);
+    assert_eq!(world.served().await, 1);
+    advance(600 * SECOND).await;
+    world.accepts(&[]);
+    world
+        .get("/a")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
+    assert_eq!((world.sent(), world.fetches()), (vec![1, 2], 2));
+    // The second in a row is given one second, and the third ten.
+    let fetched = traffic(&world, 9 * SECOND).await;
+    assert!(matches!(fetched[..], [at] if at >= SECOND), "{fetched:?}");
 }
 
 #[tokio::test(start_paused = true)]

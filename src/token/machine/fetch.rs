@@ -13,7 +13,10 @@ use crate::{TokenError, TokenErrorKind, token::live::Live};
 #[derive(Debug, Clone)]
 pub(crate) struct Fetching {
     pub(crate) id: u64,
+    /// What the token service is asked for.
     pub(crate) reason: FetchReason,
+    /// Somebody wants a new token in any case, and has started it or joined it.
+    pub(super) forced: bool,
     pub(super) since: Moment,
     /// A rejection started or joined it.
     pub(crate) after_rejection: bool,
@@ -77,6 +80,7 @@ impl Machine {
         self.fetching = Some(Fetching {
             id: self.fetches,
             reason,
+            forced: reason == FetchReason::Forced,
             since: now,
             after_rejection: false,
             refused: None,
@@ -117,7 +121,11 @@ impl Machine {
             }
         };
         self.settle(now);
-        Some((fetching.reason, told, new))
+        let reason = match fetching.forced {
+            true => FetchReason::Forced,
+            false => fetching.reason,
+        };
+        Some((reason, told, new))
     }
 
     fn brought(
@@ -160,11 +168,10 @@ impl Machine {
         });
         let tracked = Tracked::new(live, due, now);
         let unproven = self.tokens.newest().is_some_and(|newest| !newest.proven);
-        if fetching.refused.is_some() && unproven && !same {
+        if fetching.after_rejection && unproven && !same {
             self.tokens.count_replaced();
         }
-        self.tokens
-            .bring(tracked, reason == FetchReason::Forced, now);
+        self.tokens.bring(tracked, fetching.forced, now);
         self.tokens.put_off(now);
         let vouches = matches!(reason, FetchReason::Rejected | FetchReason::Forced) && same;
         if vouches && fetching.refused == Some(generation) {

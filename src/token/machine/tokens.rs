@@ -118,7 +118,7 @@ impl Tokens {
         let served = self.served.take();
         let at_once = at_once
             || served.as_ref().is_none_or(|served| {
-                served.refused.is_some() && !served.accepted || now.has_reached(served.live.expires)
+                served.was_only_refused() || now.has_reached(served.live.expires)
             });
         let is_accepted =
             |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|tracked| tracked.accepted);
@@ -152,7 +152,7 @@ impl Tokens {
             if doubtful.is_some() {
                 self.forget_probes();
             }
-        } else if at_once {
+        } else if at_once || self.served.as_ref().is_some_and(Tracked::was_only_refused) {
             self.change_places();
         }
     }
@@ -242,7 +242,9 @@ impl Tokens {
         self.served.take_if(ended);
         let served_expired = self.served.as_ref().is_none_or(expired);
         if let Some(candidate) = self.candidate.take_if(|it| served_expired && !expired(it)) {
-            self.served = Some(candidate);
+            let before = self.served.replace(candidate);
+            // Retries may take it until its very end.
+            self.candidate = before.filter(|it| it.accepted);
             self.forget_probes();
         }
         if self.served.is_none() && self.candidate.is_some() {

@@ -66,6 +66,11 @@ impl Tracked {
         last.is_some_and(|last| now.saturating_duration_since(last) < period)
     }
 
+    /// Whether it has been refused, and never accepted.
+    pub(super) fn was_only_refused(&self) -> bool {
+        self.refused.is_some() && !self.accepted
+    }
+
     /// Whether it has been refused, is not proven, and is in its first second.
     pub(super) fn is_too_young(&self, now: Instant) -> bool {
         !self.proven && self.refused.is_some() && self.is_younger_than_a_second(now)

@@ -128,7 +128,7 @@ impl Machine {
             _ => {}
         }
         if let Some(fetching) = &mut self.fetching {
-            fetching.reason = FetchReason::Forced;
+            fetching.forced = true;
             return Want::Wait(self.wait(now, false));
         }
         if waited.lost >= LOST {
