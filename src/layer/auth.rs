@@ -29,8 +29,7 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Auth {
     /// Whether a response says that the token was refused: status 401, or a gRPC answer that consists of
-    /// nothing but its trailers, whose status is 200, and says `UNAUTHENTICATED` (16); or what the user
-    /// takes for one.
+    /// nothing but its trailers and says `UNAUTHENTICATED` (16); or what the user takes for one.
     #[inline]
     pub(super) fn is_rejection<R>(&self, response: &Response<R>) -> bool {
         self.means_rejection(response.status(), response.headers())
@@ -40,11 +39,11 @@ impl Auth {
     pub(crate) fn means_rejection(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let says_so = match status {
             StatusCode::UNAUTHORIZED => true,
-            StatusCode::OK => {
+            StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => false,
+            _ => {
                 let status = headers.get(&GRPC_STATUS);
                 status.is_some_and(|status| status == "16")
             }
-            _ => false,
         };
         let is_taken_for = |is: &RejectedWhen| is(status, headers);
         says_so || self.rejected_when.as_ref().is_some_and(is_taken_for)
@@ -62,7 +61,7 @@ impl Auth {
 /// Whether an answer that is no rejection says that the API has looked at the token: not if it failed
 /// itself, or is asked too much.
 pub(super) fn is_acceptance(status: StatusCode) -> bool {
-    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+    status < StatusCode::INTERNAL_SERVER_ERROR && status != StatusCode::TOO_MANY_REQUESTS
 }
 
 impl fmt::Debug for Auth {

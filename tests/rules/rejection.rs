@@ -56,23 +56,27 @@ async fn a_rejected_token_is_replaced_and_the_request_sent_again() {
     );
 }
 
-/// J1
+/// J1: whatever status a gateway may have given it.
 #[tokio::test(start_paused = true)]
 async fn a_grpc_answer_of_trailers_only_that_says_unauthenticated_is_a_rejection() {
-    let issuer = Issuer::fresh(DAY, SECOND);
-    let layer = issuer.layer();
-    let api: Api<Empty<Bytes>> = Api::new(|request| {
-        let status = match token_of(request.headers()) {
-            "token-1" => "16",
-            _ => "0",
-        };
-        let response = Response::builder().header("grpc-status", status);
-        let response = response.body(Full::default());
-        async move { Ok(response?) }
-    });
-    let response = send(&layer, &api, get(URL)).await.unwrap();
-    assert_eq!(response.headers()["grpc-status"], "0");
-    assert_eq!(api.calls(), 2);
+    for code in [200, 400, 500, 503] {
+        let issuer = Issuer::fresh(DAY, SECOND);
+        let layer = issuer.layer();
+        let api: Api<Empty<Bytes>> = Api::new(move |request| {
+            let (code, status) = match token_of(request.headers()) {
+                "token-1" => (code, "16"),
+                _ => (200, "0"),
+            };
+            let response = Response::builder()
+                .status(code)
+                .header("grpc-status", status);
+            let response = response.body(Full::default());
+            async move { Ok(response?) }
+        });
+        let response = send(&layer, &api, get(URL)).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "0");
+        assert_eq!(api.calls(), 2, "{code}");
+    }
 }
 
 /// J1
@@ -81,6 +85,7 @@ async fn nothing_else_is_a_rejection() {
     let issuer = Issuer::fresh(DAY, SECOND);
     let layer = issuer.layer();
     for (status, grpc) in [
+        (302, None),
         (402, None),
         (403, None),
         (402, Some("16")),
@@ -88,6 +93,7 @@ async fn nothing_else_is_a_rejection() {
         (407, None),
         (200, Some("7")),
         (200, Some("0")),
+        (500, Some("14")),
     ] {
         let api: Api<Empty<Bytes>> = Api::new(move |_| {
             let mut response = Response::builder().status(status);
@@ -443,10 +449,15 @@ async fn what_is_over_the_limit_waits_ten_seconds_at_most_and_then_goes_with_the
     }
 }
 
-/// J4
+/// J4: also if `refresh` has joined it as well, for it was asked for as an early one.
 #[tokio::test(start_paused = true)]
 async fn an_early_fetch_that_brings_the_same_is_followed_by_one_for_the_rejection_that_joined_it() {
-    for (then, vouched) in [(1, true), (3, false)] {
+    for (then, vouched, forced) in [
+        (1, true, false),
+        (3, false, false),
+        (1, true, true),
+        (3, false, true),
+    ] {
         let issuer = Issuer::new(move |call| async move {
             if call > 1 {
                 sleep(2 * SECOND).await;
@@ -468,6 +479,11 @@ async fn an_early_fetch_that_brings_the_same_is_followed_by_one_for_the_rejectio
             }
         });
         let start = Instant::now();
+        if forced {
+            let layer = world.layer.clone();
+            tokio::spawn(async move { layer.refresh().await });
+            settle().await;
+        }
         let got = world.get("/bad").await;
         assert_eq!(start.elapsed(), 4 * SECOND);
         assert_eq!(
@@ -510,7 +526,7 @@ async fn a_second_401_starts_a_fetch_in_the_background_unless_the_newest_token_i
 /// J1: neither accepted nor refused.
 #[tokio::test(start_paused = true)]
 async fn too_many_requests_and_failures_of_the_api_neither_prove_a_token_nor_refuse_it() {
-    for status in [429, 500, 502, 503, 504, 599] {
+    for status in [429, 500, 502, 503, 504, 599, 600, 999] {
         let world = World::new();
         world.answers(move |_, _| status);
         assert_eq!(world.get("/good").await.status, status);
