@@ -2,11 +2,12 @@
 
 use std::{
     future::Future,
+    pin::pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use futures::{FutureExt, future::BoxFuture};
 use http::{
     Method, Request, Response, Uri,
@@ -14,6 +15,7 @@ use http::{
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout};
 use tower::{BoxError, Service, ServiceExt};
 
@@ -186,20 +188,28 @@ fn explained(why: String, headers: &HeaderMap, body: &[u8], credentials: &Creden
     }
 }
 
-async fn read<B>(body: B) -> Result<Bytes, TokenError>
+/// Reads an answer, which may hold a token: in a buffer that never moves, and is wiped when it is dropped.
+async fn read<B>(body: B) -> Result<Zeroizing<Vec<u8>>, TokenError>
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, LONGEST_RESPONSE).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(invalid("it is longer than 64 KiB".to_owned()))
+    let hint = body.size_hint().upper();
+    let length = hint.and_then(|length| usize::try_from(length).ok());
+    let capacity = length.unwrap_or(LONGEST_RESPONSE).min(LONGEST_RESPONSE);
+    let mut answer = Zeroizing::new(Vec::with_capacity(capacity));
+    let mut body = pin!(Limited::new(body, LONGEST_RESPONSE));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(unreadable)?.into_data() {
+            answer.put(data);
         }
-        Err(error) => Err(TokenError::because(
-            TokenErrorKind::Unavailable,
-            "the answer broke off",
-            error,
-        )),
     }
+    Ok(answer)
+}
+
+fn unreadable(error: BoxError) -> TokenError {
+    if error.is::<LengthLimitError>() {
+        return invalid("it is longer than 64 KiB".to_owned());
+    }
+    TokenError::because(TokenErrorKind::Unavailable, "the answer broke off", error)
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::{
     HeaderMap, StatusCode, Uri,
     header::{CONTENT_ENCODING, HeaderValue, LOCATION, RETRY_AFTER},
 };
+use secrecy::zeroize::Zeroizing;
 
 use super::wire;
 use crate::{Credentials, TokenError, TokenErrorKind};
@@ -18,7 +18,7 @@ pub(super) struct EndpointRefusal<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
     /// `None` if it could not be read, or was too long.
-    pub(super) body: Option<Bytes>,
+    pub(super) body: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl EndpointRefusal<'_> {
