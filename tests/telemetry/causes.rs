@@ -1,10 +1,14 @@
 //! S3: why no token came, wherever it is told: in the error and its sources, in the 401 that is handed back, and in one
 //! warning.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    mem,
+    net::{TcpStream, ToSocketAddrs},
+};
 
 use http::StatusCode;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tower::{ServiceExt, service_fn};
 use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, NotRetried, SymblAuthLayer, TokenError,
@@ -18,6 +22,15 @@ use crate::{
     told::{Told, told},
 };
 
+/// An address where nobody listens, and nobody else ever will.
+fn silent() -> std::net::SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    mem::forget(socket);
+    address
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     NoSuchName,
@@ -28,22 +41,22 @@ enum Trouble {
 impl Trouble {
     const ALL: [Self; 3] = [Self::NoSuchName, Self::NobodyListens, Self::Untrusted];
 
-    /// What the system, or rustls, calls it.
-    fn cause(self) -> &'static str {
+    /// What this system, or rustls, calls it.
+    fn cause(self) -> String {
         match self {
-            Self::NoSuchName => "lookup address",
-            Self::NobodyListens => "onnection refused",
-            Self::Untrusted => "invalid peer certificate",
+            Self::NoSuchName => ("endpoint.invalid", 443)
+                .to_socket_addrs()
+                .unwrap_err()
+                .to_string(),
+            Self::NobodyListens => TcpStream::connect(silent()).unwrap_err().to_string(),
+            Self::Untrusted => "invalid peer certificate".to_owned(),
         }
     }
 
     async fn endpoint(self) -> String {
         match self {
             Self::NoSuchName => "https://endpoint.invalid/".to_owned(),
-            Self::NobodyListens => {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                format!("https://{}/", listener.local_addr().unwrap())
-            }
+            Self::NobodyListens => format!("https://{}/", silent()),
             // By a root that is no platform's.
             Self::Untrusted => Endpoint::tls().await.0.url("https", "localhost"),
         }
@@ -69,10 +82,10 @@ impl Trouble {
     fn assert_told_by(self, error: &TokenError, told: &Told) {
         assert_eq!(error.kind(), TokenErrorKind::Unavailable, "{self:?}");
         let shown = error.to_string();
-        assert!(shown.contains(self.cause()), "{self:?}: {shown}");
+        assert!(shown.contains(&self.cause()), "{self:?}: {shown}");
         let sources = std::iter::successors(error.source(), |&error| error.source());
         let deepest = sources.last().unwrap().to_string();
-        assert!(deepest.contains(self.cause()), "{self:?}: {deepest}");
+        assert!(deepest.contains(&self.cause()), "{self:?}: {deepest}");
         let warnings = told.all("token fetch failed");
         assert_eq!(warnings.len(), 1);
         assert_eq!(warnings[0].get("level"), "WARN");
@@ -110,7 +123,7 @@ fn the_cause_is_in_the_rejection_that_is_handed_back_and_one_warning() {
             panic!("{trouble:?}: {why:?}");
         };
         let shown = why.as_ref().unwrap().to_string();
-        assert!(shown.contains(trouble.cause()), "{shown}");
+        assert!(shown.contains(&trouble.cause()), "{shown}");
         trouble.assert_told_by(error, &told);
         let handed_back = told.all("rejection handed back");
         assert_eq!(handed_back.len(), 1);
