@@ -17,9 +17,9 @@
 //!
 //! # What it guarantees
 //!
-//! - While a token is live, requests do not wait, except after a 401. If that was for the only token there is, they may
-//!   wait up to 1 s for it to become known. A request whose body is too long to be sent again waits up to 10 s while a
-//!   new token is fetched. A refresh that fails leaves the token in use.
+//! - While a token is live, requests do not wait, except after a 401. If no other token is known to work, they may then
+//!   wait up to 1 s for a new one to become known. A request whose body is too long to be sent again waits up to 10 s for
+//!   its fetch, before that. A refresh that fails leaves the token in use.
 //! - Without a token, callers wait for one fetch, and its outcome goes to all of them.
 //! - A 401 on one path does not delay or fail requests on others. (Where very many paths always answer 401, fetches reach
 //!   a limit, and a revocation shows as 401s for up to 10 s.)

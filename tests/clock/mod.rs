@@ -42,14 +42,14 @@ pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
 ///
 /// # Panics
 ///
-/// If it takes more than ten seconds of a clock on the wall.
+/// If it takes more than a minute of a clock on the wall.
 #[track_caller]
 pub fn until(is_so: impl Fn() -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
         let begun = Instant::now();
         while !is_so() {
-            let patient = begun.elapsed() < Duration::from_secs(10);
+            let patient = begun.elapsed() < Duration::from_secs(60);
             assert!(patient, "{caller}: it does not come to that");
             yield_now().await;
         }

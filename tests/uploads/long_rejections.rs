@@ -138,6 +138,7 @@ async fn with_a_limit_of_four_long_rejections_hold_four_connections_for_a_second
     let bad: Vec<_> = bad.map(tokio::spawn).collect();
     for second in 1..=10 {
         until(|| rejections.load(Ordering::SeqCst) == 4 * second).await;
+        until(|| connections.open() == 4).await; // those before have been closed
         advance(SECOND).await;
     }
     until(|| bad.iter().all(JoinHandle::is_finished)).await;

@@ -81,6 +81,11 @@ impl Connections {
         self.all.load(Ordering::SeqCst)
     }
 
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
     /// How many were open at once.
     pub fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
