@@ -86,6 +86,24 @@ async fn the_one_that_was_accepted_is_kept_beside_the_newest() {
     assert_eq!((world.sent(), world.fetches()), (vec![3, 1], 3));
 }
 
+/// N1: and served, until the newest has been accepted, if that is no longer the one that `refresh` brought.
+#[tokio::test(start_paused = true)]
+async fn what_a_refresh_ahead_brings_beside_two_is_a_candidate_and_the_accepted_one_is_served() {
+    let issuer = Issuer::new(|call| async move {
+        let lifetime = if call == 2 { 40 * SECOND } else { DAY };
+        Ok(AccessToken::new(format!("token-{call}"), lifetime)?)
+    });
+    let world = World::with(issuer, |builder| builder);
+    world.prove().await;
+    world.layer.refresh().await.unwrap();
+    assert_eq!(world.served().await, 2);
+    advance(25 * SECOND).await;
+    layer_in_use(&world.layer).await;
+    assert_eq!((world.fetches(), world.served().await), (3, 1));
+    world.get("/good").await.accepted();
+    assert_eq!((world.sent(), world.served().await), (vec![3], 3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_tokens_that_nobody_has_accepted_the_two_newest_are_kept() {
     let world = World::new();

@@ -100,8 +100,9 @@ fn without_another(
         }
         (true, _) => refused_until(first + 2.0 * lag + 21.0, 1..=6),
         // Counted, since at a request a second those few may be some seconds apart.
+        // Those of the first 0.1 s, and whoever is sent before the first of their retries is answered.
         (false, true) => refused_until(f64::INFINITY, 1..=2)
-            .but(traffic.in_seconds(0.1) + 5)
+            .but(traffic.in_seconds(0.1 + LATENCY) + 5)
             .waiting(1.3),
         // Not until the token that is refused has given way, after 2 s, can they be sent with the other.
         (false, false) => refused_until(first + lag + 2.0, 1..=2),

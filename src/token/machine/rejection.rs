@@ -192,6 +192,9 @@ impl Machine {
         let fruitless = self.paths.refused(path, *generation, proven, now.mono);
         let counts = !(fruitless && works);
         self.tokens.refused(*generation, path, counts, now.mono);
+        if counts {
+            self.next_sample = None; // is it refused by all?
+        }
         if let Some(id) = refusal.probe {
             self.tokens.probe_refused(id, now.mono);
         }

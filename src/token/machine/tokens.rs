@@ -115,24 +115,18 @@ impl Tokens {
             return;
         }
         self.last_generation = brought.generation();
-        let served = self.served.take();
-        let at_once = at_once
-            || served.as_ref().is_none_or(|served| {
-                served.was_only_refused() || now.has_reached(served.live.expires)
-            });
-        let is_accepted =
-            |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|tracked| tracked.accepted);
-        let candidate = self.candidate.take();
-        let newer = |tracked: &Option<Tracked>| tracked.as_ref().map(Tracked::generation);
-        let keep_served =
-            is_accepted(&served) || !is_accepted(&candidate) && newer(&served) >= newer(&candidate);
+        let hopeless = |tracked: Option<&Tracked>| {
+            tracked.is_none_or(|it| it.was_only_refused() || now.has_reached(it.live.expires))
+        };
+        let at_once = at_once || hopeless(self.served());
+        let both = self.served.take().into_iter().chain(self.candidate.take());
+        let kept = both.max_by_key(|tracked| (tracked.accepted, tracked.generation()));
         self.forget_probes();
-        if at_once || !keep_served {
+        if at_once || hopeless(kept.as_ref()) {
             brought.last_accepted = Some(now.mono);
-            self.candidate = if keep_served { served } else { candidate };
-            self.served = Some(brought);
+            (self.served, self.candidate) = (Some(brought), kept);
         } else {
-            (self.served, self.candidate) = (served, Some(brought));
+            (self.served, self.candidate) = (kept, Some(brought));
         }
     }
 

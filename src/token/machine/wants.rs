@@ -3,7 +3,7 @@
 //! ```text
 //!   a live token ─┬─ a refresh is due ────────────► start it in the background, and go on
 //!                 ├─ the body is over the limit, and a fetch is made for a rejection ─► wait for it,
-//!                 │                                                     then the newest
+//!                 │                             then the newest, or the served one if it works
 //!                 ├─ a probe is due ──────────────► the candidate
 //!                 ├─ it was refused in its first second ─► be held until it is older
 //!                 ├─ somebody else sends it, and the served one was refused last ─► the candidate
@@ -183,8 +183,13 @@ impl Machine {
         Want::Wait(self.wait(now, true))
     }
 
-    /// After a wait for a fetch that a rejection started.
+    /// After a wait for a fetch that a rejection started: the newest, unless the served one has been accepted since, so
+    /// that the rejection was its path's own.
     fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
+        let works = |served: &&Tracked| served.accepted && !served.doubted;
+        if self.tokens.served().filter(works).is_some() {
+            return self.add_served();
+        }
         let served = self.tokens.served().map(Tracked::generation);
         match self.tokens.newest() {
             Some(newest) if Some(newest.generation()) != served => {
