@@ -55,6 +55,11 @@ impl Paths {
         path.is_some_and(|path| path.cool_until.is_some_and(|end| now < end))
     }
 
+    /// Whether a fetch has been made on the path's account, and it has not been seen to be well since.
+    pub(super) fn is_heard_of(&self, key: &str) -> bool {
+        self.0.iter().any(|path| *path.key == *key)
+    }
+
     /// Whether new tokens are known not to have helped the path.
     pub(super) fn is_fruitless(&self, key: &str) -> bool {
         let path = self.0.iter().find(|path| *path.key == *key);

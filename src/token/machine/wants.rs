@@ -183,26 +183,24 @@ impl Machine {
         Want::Wait(self.wait(now, true))
     }
 
-    /// After a wait for a fetch that a rejection started: the newest, unless the served one has been accepted since, so
-    /// that the rejection was its path's own.
+    /// After a wait for a fetch that a rejection started: the newest. But if the served one has been accepted since, that
+    /// rejection was its path's own, and one request is enough to try the newest.
     fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
-        let works = |served: &&Tracked| served.accepted && !served.doubted;
-        if self.tokens.served().filter(works).is_some() {
+        let served = self.tokens.served();
+        let works = served.is_some_and(|served| served.accepted && !served.doubted);
+        let newest = self.tokens.newest().map(|it| Arc::clone(&it.live));
+        let served = served.map(Tracked::generation);
+        let Some(newest) = newest.filter(|newest| Some(newest.generation) != served) else {
+            return self.add_served();
+        };
+        let is_due = (self.tokens.probe_due(now)).is_some_and(|due| due <= now.mono);
+        // One whose own rejections are in question would tell nothing.
+        let tells = |path: &dyn Fn() -> Key| !self.paths.is_heard_of(&path());
+        let is_probe = is_due && ask.path.is_some_and(tells);
+        if works && !is_probe {
             return self.add_served();
         }
-        let served = self.tokens.served().map(Tracked::generation);
-        match self.tokens.newest() {
-            Some(newest) if Some(newest.generation()) != served => {
-                let live = Arc::clone(&newest.live);
-                let is_due = self
-                    .tokens
-                    .probe_due(now)
-                    .is_some_and(|due| due <= now.mono);
-                let is_probe = is_due && ask.path.is_some();
-                Want::Add(live, is_probe.then(|| self.tokens.begin_probe(now.mono)))
-            }
-            _ => self.add_served(),
-        }
+        Want::Add(newest, is_probe.then(|| self.tokens.begin_probe(now.mono)))
     }
 
     pub(super) fn add_served(&self) -> Want {
