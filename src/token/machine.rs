@@ -74,7 +74,6 @@ pub(crate) struct Machine {
     rng: Rng,
     /// What is to be dropped where the user's code may run: errors can hold the user's own.
     dropped: Vec<TokenError>,
-    warn_of_limit: bool,
 }
 
 /// Whether accepted answers are of interest.
@@ -117,7 +116,6 @@ impl Machine {
             margin,
             rng,
             dropped: Vec::new(),
-            warn_of_limit: false,
         }
     }
 
@@ -210,7 +208,7 @@ impl Machine {
 
     /// Whether to warn that a limit was met.
     pub(crate) fn take_warning(&mut self) -> bool {
-        std::mem::take(&mut self.warn_of_limit)
+        std::mem::take(&mut self.limits.warn)
     }
 }
 

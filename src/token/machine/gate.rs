@@ -81,16 +81,17 @@ impl Gate {
 
     /// A fetch succeeded. Returns the error of the one before.
     pub(super) fn open(&mut self) -> Option<TokenError> {
-        self.urgent.reset();
-        self.not_urgent.reset();
-        self.lost_until = None;
-        self.failed.take().map(|before| before.error)
+        let before = std::mem::replace(self, Self::new());
+        before.failed.map(|before| before.error)
     }
 
     /// Why it is closed, with what is left of that; `None` if it is open.
     pub(super) fn closed(&self, now: Instant, urgency: Urgency) -> Option<TokenError> {
         if let Some(failed) = &self.failed {
-            let until = failed.until(urgency);
+            let until = match urgency {
+                Urgency::Urgent => failed.urgent_until,
+                Urgency::NotUrgent => failed.not_urgent_until,
+            };
             if now < until {
                 return Some(failed.error.clone().until(until));
             }
@@ -103,15 +104,6 @@ impl Gate {
     pub(super) fn opens(&self) -> Option<Instant> {
         let failed = self.failed.as_ref().map(|failed| failed.not_urgent_until);
         failed.max(self.lost_until)
-    }
-}
-
-impl Failed {
-    fn until(&self, urgency: Urgency) -> Instant {
-        match urgency {
-            Urgency::Urgent => self.urgent_until,
-            Urgency::NotUrgent => self.not_urgent_until,
-        }
     }
 }
 
@@ -140,10 +132,6 @@ impl Backoff {
         let delay = doubled(self.first, self.failures, self.cap);
         self.failures = self.failures.saturating_add(1);
         delay.mul_f64(0.5 + 0.5 * rng.f64())
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
     }
 }
 

@@ -33,16 +33,19 @@ pub(super) struct Paths(Vec<Path>);
 struct Path {
     key: Key,
     heard: Instant,
-    /// The fetch that is made on its account.
-    fetching: Option<u64>,
-    /// The generation that the last such fetch brought, until the path has had its say on that.
-    brought: Option<u64>,
-    /// The fetch's share of the limit may still be given back.
-    share: bool,
-    /// Its next accepted answer counts as that to a retry.
-    awaits: bool,
+    /// The fetch on its account, until that fails or the path has had its say on what it brought.
+    fetch: Option<PathFetch>,
     fruitless: u32,
     cool_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct PathFetch {
+    id: u64,
+    /// The generation that it brought.
+    brought: Option<u64>,
+    /// The path's next accepted answer counts as that to a retry.
+    awaits: bool,
 }
 
 impl Paths {
@@ -50,9 +53,15 @@ impl Paths {
         self.0.iter_mut().find(|path| *path.key == *key)
     }
 
-    pub(super) fn cools_down(&self, key: &str, now: Instant) -> bool {
-        let path = self.0.iter().find(|path| *path.key == *key);
-        path.is_some_and(|path| path.cool_until.is_some_and(|end| now < end))
+    /// The path on whose account that fetch is under way.
+    fn find_fetching(&mut self, fetch: u64) -> Option<&mut Path> {
+        let is_it = |it: &PathFetch| it.id == fetch && it.brought.is_none();
+        (self.0.iter_mut()).find(|path| path.fetch.as_ref().is_some_and(is_it))
+    }
+
+    pub(super) fn cools_down(&mut self, key: &str, now: Instant) -> bool {
+        let cool_until = self.find(key).and_then(|path| path.cool_until);
+        cool_until.is_some_and(|end| now < end)
     }
 
     /// Whether a fetch has been made on the path's account, and it has not been seen to be well since.
@@ -61,54 +70,55 @@ impl Paths {
     }
 
     /// Whether new tokens are known not to have helped the path.
-    pub(super) fn is_fruitless(&self, key: &str) -> bool {
-        let path = self.0.iter().find(|path| *path.key == *key);
-        path.is_some_and(|path| path.fruitless > 0)
+    pub(super) fn is_fruitless(&mut self, key: &str) -> bool {
+        self.find(key).is_some_and(|path| path.fruitless > 0)
     }
 
     /// A fetch is started on that path's account. The longest unheard of makes room.
-    pub(super) fn fetch(&mut self, key: &Key, fetch: u64, retry: bool, now: Instant) {
+    pub(super) fn fetch(&mut self, key: &Key, id: u64, retry: bool, now: Instant) {
         if self.find(key).is_none() {
             if self.0.len() == PATHS {
                 let oldest = (0..PATHS).min_by_key(|index| self.0[*index].heard);
                 self.0.swap_remove(oldest.unwrap_or_default());
             }
-            self.0.push(Path::new(Arc::clone(key), now));
+            self.0.push(Path {
+                key: Arc::clone(key),
+                heard: now,
+                fetch: None,
+                fruitless: 0,
+                cool_until: None,
+            });
         }
         if let Some(path) = self.find(key) {
             path.heard = now;
-            path.fetching = Some(fetch);
-            path.brought = None;
-            path.share = true;
-            path.awaits = !retry;
+            path.fetch = Some(PathFetch {
+                id,
+                brought: None,
+                awaits: !retry,
+            });
         }
     }
 
     /// The fetch came to nothing, which is not the path's doing.
     pub(super) fn fetch_failed(&mut self, fetch: u64) {
-        for path in &mut self.0 {
-            if path.fetching.take_if(|it| *it == fetch).is_some() {
-                (path.share, path.awaits) = (false, false);
-            }
+        if let Some(path) = self.find_fetching(fetch) {
+            path.fetch = None;
         }
-        self.0.retain(|path| !path.is_blank());
+        (self.0).retain(|path| path.fetch.is_some() || path.fruitless > 0);
     }
 
     pub(super) fn fetch_brought(&mut self, fetch: u64, generation: u64) {
-        for path in &mut self.0 {
-            if path.fetching.take_if(|it| *it == fetch).is_some() {
-                path.brought = Some(generation);
-            }
+        let path = self.find_fetching(fetch);
+        if let Some(fetch) = path.and_then(|path| path.fetch.as_mut()) {
+            fetch.brought = Some(generation);
         }
     }
 
     /// The fetch brought the very token that the path refuses: the endpoint vouches for it.
     pub(super) fn fetch_brought_the_same(&mut self, fetch: u64, now: Instant) {
-        for path in &mut self.0 {
-            if path.fetching.take_if(|it| *it == fetch).is_some() {
-                path.fruitless = path.fruitless.max(1);
-                path.fruitless(now);
-            }
+        if let Some(path) = self.find_fetching(fetch) {
+            path.fruitless = path.fruitless.max(1);
+            path.fruitless(now);
         }
     }
 
@@ -124,7 +134,8 @@ impl Paths {
             return false;
         };
         path.heard = now;
-        if proven && path.brought.is_some_and(|brought| generation >= brought) {
+        let brought = path.fetch.as_ref().and_then(|fetch| fetch.brought);
+        if proven && brought.is_some_and(|brought| generation >= brought) {
             path.fruitless(now);
         }
         path.fruitless > 0
@@ -136,29 +147,30 @@ impl Paths {
             return false;
         };
         let path = &mut self.0[index];
-        if !retry && !path.awaits {
+        let fetch = path.fetch.as_ref();
+        if !retry && fetch.is_none_or(|fetch| !fetch.awaits) {
             return false;
         }
-        let share = path.share;
-        if path.fetching.is_some() {
+        if fetch.is_some_and(|fetch| fetch.brought.is_none()) {
             // A fetch that is still under way is told by what it brings.
             (path.fruitless, path.cool_until) = (0, None);
             return false;
         }
-        self.0.swap_remove(index);
-        share
+        self.0.swap_remove(index).fetch.is_some()
     }
 
     /// A retry that was to come will not be answered: the path's next answer has its word.
     pub(super) fn unanswered(&mut self, key: &str) {
-        if let Some(path) = self.find(key) {
-            path.awaits |= path.fetching.is_some() || path.brought.is_some();
+        let path = self.find(key);
+        if let Some(fetch) = path.and_then(|path| path.fetch.as_mut()) {
+            fetch.awaits = true;
         }
     }
 
     /// Whether any path's next accepted answer is waited for.
     pub(super) fn await_answers(&self) -> bool {
-        self.0.iter().any(|path| path.awaits)
+        let mut fetches = self.0.iter().filter_map(|path| path.fetch.as_ref());
+        fetches.any(|fetch| fetch.awaits)
     }
 
     /// Forgets what nothing has been heard of for ten minutes.
@@ -169,30 +181,13 @@ impl Paths {
 }
 
 impl Path {
-    fn new(key: Key, now: Instant) -> Self {
-        Self {
-            key,
-            heard: now,
-            fetching: None,
-            brought: None,
-            share: false,
-            awaits: false,
-            fruitless: 0,
-            cool_until: None,
-        }
-    }
-
     fn fruitless(&mut self, now: Instant) {
-        (self.brought, self.share, self.awaits) = (None, false, false);
+        self.fetch = None;
         self.fruitless = self.fruitless.saturating_add(1);
         if let Some(times) = self.fruitless.checked_sub(2) {
             let period = doubled(Duration::from_secs(1), times, Duration::from_secs(60));
             self.cool_until = Some(now + period);
         }
-    }
-
-    fn is_blank(&self) -> bool {
-        self.fetching.is_none() && self.brought.is_none() && self.fruitless == 0
     }
 }
 
@@ -203,12 +198,7 @@ pub(super) struct Limits {
     helpless: Limit,
     all: Limit,
     warned: Option<Instant>,
-}
-
-/// Why a fetch after a rejection may not be started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AtLimit {
-    /// It is time to say so.
+    /// It is time to say that a limit is met.
     pub(super) warn: bool,
 }
 
@@ -220,23 +210,24 @@ impl Limits {
             helpless: Limit::new(Duration::from_secs(10)),
             all: Limit::new(Duration::from_secs(1)),
             warned: None,
+            warn: false,
         }
     }
 
-    pub(super) fn draw(&mut self, now: Instant) -> Result<(), AtLimit> {
+    /// Takes a share for a fetch, if there is one left.
+    pub(super) fn draw(&mut self, now: Instant) -> bool {
         self.helpless.refill(now);
         self.all.refill(now);
         if self.helpless.shares > 0 && self.all.shares > 0 {
             self.helpless.shares -= 1;
             self.all.shares -= 1;
-            return Ok(());
+            return true;
         }
         let since = self.warned.map(|at| now.saturating_duration_since(at));
-        let warn = since.is_none_or(|since| since >= WARN_EVERY);
-        if warn {
-            self.warned = Some(now);
+        if since.is_none_or(|since| since >= WARN_EVERY) {
+            (self.warned, self.warn) = (Some(now), true);
         }
-        Err(AtLimit { warn })
+        false
     }
 
     pub(super) fn give_back(&mut self) {

@@ -229,21 +229,16 @@ impl Machine {
         if !can_fetch {
             return Err(NoFetch::Failed(no_runtime()));
         }
-        if let Err(limit) = self.limits.draw(now.mono) {
-            self.warn_of_limit |= limit.warn;
+        if !self.limits.draw(now.mono) {
             return Err(NoFetch::AtLimit);
         }
-        self.start_for(now, refusal);
-        Ok(true)
-    }
-
-    fn start_for(&mut self, now: Moment, refusal: &Refusal) {
         let id = self.start(now, FetchReason::Rejected);
         self.paths.fetch(&refusal.path, id, refusal.retry, now.mono);
         if let Some(fetching) = &mut self.fetching {
             fetching.after_rejection = true;
             fetching.refused = Some(refusal.generation);
         }
+        Ok(true)
     }
 }
 
