@@ -41,11 +41,10 @@ pub(crate) use wants::{Ask, Ended, Wait, Waited, Want};
 mod fetch;
 mod gate;
 mod paths;
-mod patience;
-mod probes;
 mod rejection;
 mod tokens;
 mod tracked;
+mod trial;
 mod wants;
 
 /// How long a fetch may take.
@@ -74,15 +73,6 @@ pub(crate) struct Machine {
     rng: Rng,
     /// What is to be dropped where the user's code may run: errors can hold the user's own.
     dropped: Vec<TokenError>,
-}
-
-/// Whether accepted answers are of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listen {
-    No,
-    /// One in a while.
-    Sometimes,
-    Always,
 }
 
 /// What the shell has to show.
@@ -163,36 +153,26 @@ impl Machine {
 
     /// What there is to show.
     pub(crate) fn plan(&self, now: Moment) -> Plan {
-        let live = self
-            .tokens
-            .live(now)
-            .map(|tracked| Arc::clone(&tracked.live));
+        let live = self.tokens.live(now);
+        let unproven = self.tokens.newest().filter(|newest| !newest.proven);
         let fetching = self.fetching.as_ref();
         Plan {
             ask: self.next_ask(now),
-            live,
+            live: live.map(|tracked| Arc::clone(&tracked.live)),
             // A request asks ten times a second at least, if there are any, and so this is said as often.
-            listens: match self.listen(now.mono) {
-                Listen::No => false,
-                Listen::Sometimes => self.next_sample.is_none_or(|due| now.mono >= due),
-                Listen::Always => true,
-            },
+            listens: self.listens_always()
+                || self.listens(now.mono) && self.next_sample.is_none_or(|due| now.mono >= due),
             awaits: self.paths.await_answers(),
             fetching: fetching.map(|fetching| (fetching.id, fetching.reason)),
             after_rejection: fetching.is_some_and(|fetching| fetching.after_rejection),
-            held_for: self
-                .tokens
-                .newest()
-                .filter(|tracked| !tracked.proven)
-                .map(Tracked::generation),
+            held_for: unproven.map(Tracked::generation),
         }
     }
 
     /// The newest of the tokens that are kept: what a fetch is to replace.
     pub(crate) fn newest_token(&self) -> Option<AccessToken> {
-        self.tokens
-            .newest()
-            .map(|tracked| tracked.live.token.clone())
+        let newest = self.tokens.newest();
+        newest.map(|tracked| tracked.live.token.clone())
     }
 
     /// Whether the two tokens have changed places just now.
@@ -217,32 +197,31 @@ impl Machine {
     fn settle(&mut self, now: Moment) {
         self.tokens.settle(now);
         self.paths.forget(now.mono);
-        let overdue = (self.fetching.as_ref())
-            .filter(|fetching| now.since(fetching.since) >= OVERDUE)
-            .map(|fetching| fetching.id);
-        if let Some(id) = overdue {
-            self.lost(now, id);
+        if let Some(fetching) = &self.fetching
+            && now.since(fetching.since) >= OVERDUE
+        {
+            self.lost(now, fetching.id);
         }
     }
 
     /// Accepted answers are of interest from now on. If they were of none before, nobody has said when the
     /// last was, and it is taken to be now.
     fn hear(&mut self, now: Instant) {
-        if self.listen(now) == Listen::No {
+        if !self.listens_always() && !self.listens(now) {
             self.tokens.trust_served(now);
         }
         self.listen_until = Some(now + LISTEN);
     }
 
-    fn listen(&self, now: Instant) -> Listen {
+    /// Whether every accepted answer is of interest.
+    fn listens_always(&self) -> bool {
         let unproven = self.tokens.served().is_some_and(|served| !served.proven);
-        if unproven || self.tokens.candidate().is_some() || self.paths.await_answers() {
-            Listen::Always
-        } else if self.listen_until.is_some_and(|until| now < until) {
-            Listen::Sometimes
-        } else {
-            Listen::No
-        }
+        unproven || self.tokens.candidate().is_some() || self.paths.await_answers()
+    }
+
+    /// Whether one in a while is.
+    fn listens(&self, now: Instant) -> bool {
+        self.listen_until.is_some_and(|until| now < until)
     }
 
     fn next_ask(&self, now: Moment) -> Instant {
@@ -252,10 +231,7 @@ impl Machine {
         if self.tokens.hold_until(None, now).is_some() {
             return now.mono;
         }
-        let overdue = self.fetching.as_ref().map(|fetching| {
-            let left = OVERDUE.saturating_sub(now.since(fetching.since));
-            now.mono + left
-        });
+        let overdue = (self.fetching.as_ref()).map(|fetching| now.mono + fetching.left(now));
         let due = [overdue, self.refresh_due(now), self.tokens.probe_due(now)];
         let due = due.into_iter().flatten();
         due.fold(served.live.expires.mono, Instant::min)

@@ -24,6 +24,13 @@ pub(crate) struct Fetching {
     pub(super) refused: Option<u64>,
 }
 
+impl Fetching {
+    /// How long until it is taken to be lost.
+    pub(super) fn left(&self, now: Moment) -> Duration {
+        OVERDUE.saturating_sub(now.since(self.since))
+    }
+}
+
 /// What a fetch brought.
 #[derive(Debug)]
 pub(crate) struct Brought {
@@ -52,27 +59,18 @@ impl Machine {
         if self.fetching.is_some() {
             return None;
         }
-        let stale = self.tokens.stale();
-        let due = (self.tokens.served())
-            // A successor that is still to be tried is not thrown away for another one.
-            .filter(|_| !self.tokens.has_successor(now))
-            .map(|served| now.mono + now.until(served.due));
-        let due = match (stale, due) {
-            (Some(stale), Some(due)) => stale.min(due),
-            (stale, due) => stale.or(due)?,
-        };
+        let due = self.tokens.refresh_due(now)?;
         Some(self.gate.opens().map_or(due, |opens| opens.max(due)))
     }
 
     /// How long until a refresh ahead may be due, or the token's end.
     pub(crate) fn until_refresh(&self, now: Moment) -> Duration {
-        let end = self
-            .tokens
-            .served()
-            .map(|served| now.until(served.live.expires));
+        let Some(served) = self.tokens.served() else {
+            return Duration::ZERO;
+        };
         let due = self.refresh_due(now);
-        let due = due.map(|due| due.saturating_duration_since(now.mono));
-        end.unwrap_or_default().min(due.unwrap_or(OVERDUE))
+        let due = due.map_or(OVERDUE, |due| due.saturating_duration_since(now.mono));
+        due.min(now.until(served.live.expires))
     }
 
     pub(super) fn start(&mut self, now: Moment, reason: FetchReason) -> u64 {
@@ -106,10 +104,7 @@ impl Machine {
                 (Ok(brought), new)
             }
             Err(error) => {
-                if fetching.refused.is_some() {
-                    self.limits.give_back();
-                    self.paths.fetch_failed(id);
-                }
+                self.came_to_nothing(&fetching);
                 let failed = self.gate.failed(now.mono, error.clone(), &mut self.rng);
                 self.dropped.extend(failed);
                 let urgency = match self.tokens.live(now) {
@@ -143,11 +138,11 @@ impl Machine {
             remaining,
             lifetime,
         } = brought;
-        let secret = token.expose_secret();
-        let (same, generation) = match self.tokens.generation_of(secret) {
-            Some(generation) => (true, generation),
-            None => (false, self.tokens.last_generation + 1),
-        };
+        let known = self.tokens.generation_of(token.expose_secret());
+        let (same, generation) = (
+            known.is_some(),
+            known.unwrap_or(self.tokens.last_generation + 1),
+        );
         let ends = now.after(remaining);
         let served = self.tokens.served();
         let no_later = same || served.is_some_and(|it| remaining <= now.until(it.live.ends));
@@ -166,10 +161,10 @@ impl Machine {
             ends,
             ask: now.mono,
         });
-        let tracked = Tracked::new(live, due, now);
+        let tracked = Tracked::new(Arc::clone(&live), due, now);
         let unproven = self.tokens.newest().is_some_and(|newest| !newest.proven);
         if fetching.after_rejection && unproven && !same {
-            self.tokens.count_replaced();
+            self.tokens.row = self.tokens.row.saturating_add(1);
         }
         self.tokens.bring(tracked, fetching.forced, now);
         self.tokens.put_off(now);
@@ -179,8 +174,6 @@ impl Machine {
         } else {
             self.paths.fetch_brought(fetching.id, generation);
         }
-        let tracked = self.tokens.get(generation);
-        let live = tracked.expect("what was brought is kept").live.clone();
         ((live, vouches), !same)
     }
 
@@ -188,12 +181,17 @@ impl Machine {
     pub(crate) fn lost(&mut self, now: Moment, id: u64) {
         if let Some(fetching) = self.fetching.take_if(|fetching| fetching.id == id) {
             self.gate.lost(now.mono, &mut self.rng);
-            if fetching.refused.is_some() {
-                self.limits.give_back();
-                self.paths.fetch_failed(id);
-            }
+            self.came_to_nothing(&fetching);
         }
         self.settle(now);
+    }
+
+    /// That is not the fault of the path whose 401 asked for it.
+    fn came_to_nothing(&mut self, fetching: &Fetching) {
+        if fetching.refused.is_some() {
+            self.limits.give_back();
+            self.paths.fetch_failed(fetching.id);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::{
     Ended, FetchReason, Key, Machine, Moment, PATIENT, Tracked, Urgency, Wait, Waited, gate,
     tokens::RECENT,
+    tracked::SECOND,
     wants::{self, no_runtime},
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};
@@ -95,7 +96,7 @@ impl Machine {
             self.tokens.unrest(now.mono);
         }
         let newest = self.tokens.newest();
-        let young = newest.is_some_and(|newest| newest.is_younger_than_a_second(now.mono));
+        let young = newest.is_some_and(|newest| newest.age(now.mono) < SECOND);
         let too_soon = first.is_some() && young;
         if !too_soon && !self.is_probe(now, refusal) && self.wants_fetch(now, refusal.generation) {
             // Whether there is to be one or not, this request goes back.
@@ -195,8 +196,8 @@ impl Machine {
         if counts {
             self.next_sample = None; // is it refused by all?
         }
-        if let Some(id) = refusal.probe {
-            self.tokens.probe_refused(id, now.mono);
+        if (refusal.probe).is_some_and(|id| self.tokens.end_probe(id)) {
+            self.tokens.rest(now.mono);
         }
         self.settle(now);
     }

@@ -21,17 +21,20 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{paths::Key, probes::Probing, tracked::Tracked};
-use crate::token::{clock::Moment, live::Live};
+use super::{Live, Moment, paths::Key, tracked::Tracked, trial::Probing};
 
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
 pub(super) const RECENT: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    pub(super) served: Option<Tracked>,
-    pub(super) candidate: Option<Tracked>,
+    /// The served one, and then the candidate. One of them at most is taken to be accepted.
+    pub(super) kept: Vec<Tracked>,
     /// That of the newest token there has been.
     pub(super) last_generation: u64,
+    /// How many probes there have been.
+    pub(super) probes: u64,
+    /// How the candidate is tried; forgotten when another becomes it.
     pub(super) probing: Probing,
     turned: Option<Instant>,
     /// How many unproven tokens in a row have been replaced after their refusal.
@@ -42,36 +45,34 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn served(&self) -> Option<&Tracked> {
-        self.served.as_ref()
+        self.kept.first()
     }
 
     pub(super) fn candidate(&self) -> Option<&Tracked> {
-        self.candidate.as_ref()
+        self.kept.get(1)
     }
 
     /// The served token, if it is live: not within the hard margin before its end.
     pub(super) fn live(&self, now: Moment) -> Option<&Tracked> {
-        (self.served.as_ref()).filter(|tracked| !now.has_reached(tracked.live.expires))
+        (self.served()).filter(|tracked| !now.has_reached(tracked.live.expires))
     }
 
     pub(super) fn get(&self, generation: u64) -> Option<&Tracked> {
-        let mut tracked = self.served.iter().chain(&self.candidate);
-        tracked.find(|tracked| tracked.generation() == generation)
+        self.place(generation).map(|place| &self.kept[place])
     }
 
-    fn get_mut(&mut self, generation: u64) -> Option<&mut Tracked> {
-        let mut tracked = self.served.iter_mut().chain(&mut self.candidate);
-        tracked.find(|tracked| tracked.generation() == generation)
+    fn place(&self, generation: u64) -> Option<usize> {
+        let mut kept = self.kept.iter();
+        kept.position(|tracked| tracked.generation() == generation)
     }
 
     pub(super) fn newest(&self) -> Option<&Tracked> {
-        let tracked = self.served.iter().chain(&self.candidate);
-        tracked.max_by_key(|tracked| tracked.generation())
+        self.kept.iter().max_by_key(|tracked| tracked.generation())
     }
 
     /// The candidate, if it has not been refused and the served token's last answer was a rejection.
     pub(super) fn unrefused(&self) -> Option<Arc<Live>> {
-        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
+        let (served, candidate) = self.served().zip(self.candidate())?;
         (served.doubted && candidate.refused.is_none()).then(|| Arc::clone(&candidate.live))
     }
 
@@ -82,16 +83,21 @@ impl Tokens {
 
     /// The kept token with that secret.
     pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
-        let mut tracked = self.served.iter().chain(&self.candidate);
-        let found = tracked.find(|tracked| tracked.live.token.expose_secret() == secret);
+        let mut kept = self.kept.iter();
+        let found = kept.find(|tracked| tracked.live.token.expose_secret() == secret);
         found.map(Tracked::generation)
+    }
+
+    /// The candidate, if it is the newer of the two.
+    pub(super) fn newer_candidate(&self) -> Option<&Tracked> {
+        let (served, candidate) = self.served().zip(self.candidate())?;
+        (candidate.generation() > served.generation()).then_some(candidate)
     }
 
     /// The live token to try after that one: the other one. If that one is kept no more, the one of two
     /// that has been accepted. One that has been accepted is also taken in the seconds before its end.
     pub(super) fn other(&self, generation: u64, now: Moment) -> Option<&Tracked> {
-        let tracked = self.served.iter().chain(&self.candidate);
-        let mut others = tracked.filter(|tracked| {
+        let others = self.kept.iter().filter(|tracked| {
             let until = if tracked.accepted {
                 tracked.live.ends
             } else {
@@ -99,8 +105,19 @@ impl Tokens {
             };
             tracked.generation() != generation && !now.has_reached(until)
         });
-        let first = others.next()?;
-        Some(others.find(|tracked| tracked.accepted).unwrap_or(first))
+        others.min_by_key(|tracked| !tracked.accepted)
+    }
+
+    /// When a refresh ahead is due: before the served token's end, or to replace a candidate that has
+    /// been refused.
+    pub(super) fn refresh_due(&self, now: Moment) -> Option<Instant> {
+        let served = self.served()?;
+        let newer = self.newer_candidate();
+        let stale = newer.filter(|it| it.refused.is_some()).map(|it| it.stale);
+        // A successor that is still to be tried is not thrown away for another one.
+        let has_successor = newer.is_some_and(|it| it.ends_later_than(served, now));
+        let due = (!has_successor).then(|| now.mono + now.until(served.due));
+        stale.into_iter().chain(due).min()
     }
 }
 
@@ -109,44 +126,32 @@ impl Tokens {
 impl Tokens {
     /// A fetch brought a token. `at_once`: it was asked for, so that it is served before it is tried.
     pub(super) fn bring(&mut self, mut brought: Tracked, at_once: bool, now: Moment) {
-        let secret = brought.live.token.expose_secret();
-        if let Some(same) = self.generation_of(secret) {
-            self.bring_same(same, brought, at_once, now.mono);
-            return;
+        if let Some(place) = self.place(brought.generation()) {
+            return self.bring_same(place, brought, at_once, now.mono);
         }
         self.last_generation = brought.generation();
         let hopeless = |tracked: Option<&Tracked>| {
             tracked.is_none_or(|it| it.was_only_refused() || now.has_reached(it.live.expires))
         };
         let at_once = at_once || hopeless(self.served());
-        let both = self.served.take().into_iter().chain(self.candidate.take());
-        let kept = both.max_by_key(|tracked| (tracked.accepted, tracked.generation()));
-        self.forget_probes();
-        if at_once || hopeless(kept.as_ref()) {
+        let worth = |tracked: &Tracked| (tracked.accepted, tracked.generation());
+        let stays = self.kept.drain(..).max_by_key(worth);
+        self.probing = Probing::default();
+        if at_once || hopeless(stays.as_ref()) {
             brought.last_accepted = Some(now.mono);
-            (self.served, self.candidate) = (Some(brought), kept);
+            self.kept.extend([brought].into_iter().chain(stays));
         } else {
-            (self.served, self.candidate) = (kept, Some(brought));
+            self.kept.extend(stays.into_iter().chain([brought]));
         }
     }
 
-    fn bring_same(&mut self, same: u64, brought: Tracked, at_once: bool, now: Instant) {
-        let live = Arc::new(Live {
-            generation: same,
-            ..(*brought.live).clone()
-        });
-        if let Some(tracked) = self.get_mut(same) {
-            tracked.renew(live, brought.due, now);
-        }
-        let is_served = self.served.as_ref().map(Tracked::generation) == Some(same);
-        if is_served {
+    fn bring_same(&mut self, place: usize, brought: Tracked, at_once: bool, now: Instant) {
+        let same = brought.generation();
+        self.kept[place].renew(brought, now);
+        if place == 0 {
             // The endpoint vouches for it, and not for the other.
-            let doubtful = (self.candidate)
-                .take_if(|other| other.generation() > same && other.refused.is_some());
-            if doubtful.is_some() {
-                self.forget_probes();
-            }
-        } else if at_once || self.served.as_ref().is_some_and(Tracked::was_only_refused) {
+            (self.kept).retain(|it| it.generation() <= same || it.refused.is_none());
+        } else if at_once || self.kept[0].was_only_refused() {
             self.change_places();
         }
     }
@@ -156,54 +161,45 @@ impl Tokens {
         if self.newest().map(Tracked::generation) == Some(generation) {
             self.row = 0;
         }
-        let Some(tracked) = self.get_mut(generation) else {
+        let Some(place) = self.place(generation) else {
             return;
         };
+        let tracked = &mut self.kept[place];
         (tracked.accepted, tracked.proven, tracked.doubted) = (true, true, false);
         tracked.last_accepted = Some(now);
-        if self.candidate.as_ref().map(Tracked::generation) == Some(generation) {
+        if place > 0 {
             self.change_places();
         }
         // The older of the two is of no more use; the newer is still to be tried.
-        if let Some(other) = &mut self.candidate {
-            if other.generation() < generation {
-                self.candidate = None;
-                self.forget_probes();
-            } else {
-                (other.accepted, other.proven) = (false, false);
-            }
+        self.kept.retain(|it| it.generation() >= generation);
+        if let Some(newer) = self.kept.get_mut(1) {
+            (newer.accepted, newer.proven) = (false, false);
         }
     }
 
     /// The API refused a token. `counts`: it may be the token's own fault.
     pub(super) fn refused(&mut self, generation: u64, path: &Key, counts: bool, now: Instant) {
-        let Some(tracked) = self.get_mut(generation) else {
+        let Some(place) = self.place(generation) else {
             return;
         };
+        let tracked = &mut self.kept[place];
         tracked.refused = tracked.refused.max(Some(tracked.age(now)));
         tracked.doubted |= counts;
-        let is_candidate = self.candidate.as_ref().map(Tracked::generation) == Some(generation);
-        if is_candidate {
+        if place > 0 {
             self.probing.refused_by(path);
-        }
-    }
-
-    pub(super) fn probe_refused(&mut self, id: u64, now: Instant) {
-        if self.end_probe(id) {
-            self.rest(now);
         }
     }
 
     /// Nobody has said that the served token was refused, so it is taken to be accepted.
     pub(super) fn trust_served(&mut self, now: Instant) {
-        if let Some(served) = &mut self.served {
+        if let Some(served) = self.kept.first_mut() {
             served.last_accepted = Some(now);
         }
     }
 
     /// Should the served token still be due after a fetch, the next time is half of the way to its end.
     pub(super) fn put_off(&mut self, now: Moment) {
-        if let Some(served) = &mut self.served
+        if let Some(served) = self.kept.first_mut()
             && now.has_reached(served.due)
         {
             let rest = now.until(served.live.ends);
@@ -211,51 +207,28 @@ impl Tokens {
         }
     }
 
-    /// Whether a candidate that has been refused is to be replaced, and from when on.
-    pub(super) fn stale(&self) -> Option<Instant> {
-        let (served, candidate) = (self.served.as_ref()?, self.candidate.as_ref()?);
-        let newer = candidate.generation() > served.generation();
-        (newer && candidate.refused.is_some()).then_some(candidate.stale)
-    }
-
-    /// Whether the served token's successor is there already, and still to be tried.
-    pub(super) fn has_successor(&self, now: Moment) -> bool {
-        let both = self.served.as_ref().zip(self.candidate.as_ref());
-        both.is_some_and(|(served, candidate)| {
-            candidate.generation() > served.generation() && candidate.ends_later_than(served, now)
-        })
-    }
-
     /// What time alone does: tokens end, and one that is refused by all gives way to the candidate.
     pub(super) fn settle(&mut self, now: Moment) {
-        let ended = |tracked: &mut Tracked| now.has_reached(tracked.live.ends);
-        let expired = |tracked: &Tracked| now.has_reached(tracked.live.expires);
-        if self.candidate.take_if(ended).is_some() {
-            self.forget_probes();
-        }
-        self.served.take_if(ended);
-        let served_expired = self.served.as_ref().is_none_or(expired);
-        if let Some(candidate) = self.candidate.take_if(|it| served_expired && !expired(it)) {
-            let before = self.served.replace(candidate);
-            // Retries may take it until its very end.
-            self.candidate = before.filter(|it| it.accepted);
-            self.forget_probes();
-        }
-        if self.served.is_none() && self.candidate.is_some() {
-            self.served = self.candidate.take();
+        self.kept.retain(|it| !now.has_reached(it.live.ends));
+        if let [served, candidate] = &self.kept[..]
+            && now.has_reached(served.live.expires)
+            && !now.has_reached(candidate.live.expires)
+        {
+            self.change_places();
+            // Retries may take one that has been accepted until its very end.
+            self.kept.truncate(1 + usize::from(self.kept[1].accepted));
         }
         self.turn(now);
     }
 
     fn turn(&mut self, now: Moment) {
-        let (Some(served), Some(candidate)) = (&mut self.served, &self.candidate) else {
+        let [served, candidate] = &mut self.kept[..] else {
             return;
         };
         let is_recent = |at: Instant| now.mono.saturating_duration_since(at) < RECENT;
-        let has_turned = self.turned.is_some_and(is_recent);
         if !served.doubted
             || served.accepted_within(RECENT, now.mono)
-            || has_turned
+            || self.turned.is_some_and(is_recent)
             || now.has_reached(candidate.live.expires)
         {
             return;
@@ -267,7 +240,7 @@ impl Tokens {
     }
 
     fn change_places(&mut self) {
-        std::mem::swap(&mut self.served, &mut self.candidate);
-        self.forget_probes();
+        self.kept.reverse();
+        self.probing = Probing::default();
     }
 }

@@ -48,10 +48,6 @@ impl Tracked {
         self.live.generation
     }
 
-    pub(super) fn is_younger_than_a_second(&self, now: Instant) -> bool {
-        self.age(now) < SECOND
-    }
-
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
@@ -73,11 +69,11 @@ impl Tracked {
 
     /// Whether it has been refused, is not proven, and is in its first second.
     pub(super) fn is_too_young(&self, now: Instant) -> bool {
-        !self.proven && self.refused.is_some() && self.is_younger_than_a_second(now)
+        !self.proven && self.refused.is_some() && self.age(now) < SECOND
     }
 
     /// The endpoint handed it out once more.
-    pub(super) fn renew(&mut self, live: Arc<Live>, due: Moment, now: Instant) {
-        (self.live, self.due, self.stale) = (live, due, now + STALE);
+    pub(super) fn renew(&mut self, again: Self, now: Instant) {
+        (self.live, self.due, self.stale) = (again.live, again.due, now + STALE);
     }
 }

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Told, Tracked, Urgency, gate};
+use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Told, Urgency, gate};
 use crate::{TokenError, token::live::Live};
 
 /// How many fetches of its own a caller loses before it gives up.
@@ -186,18 +186,15 @@ impl Machine {
     /// After a wait for a fetch that a rejection started: the newest. But if the served one has been accepted since, that
     /// rejection was its path's own, and one request is enough to try the newest.
     fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
-        let served = self.tokens.served();
-        let works = served.is_some_and(|served| served.accepted && !served.doubted);
-        let newest = self.tokens.newest().map(|it| Arc::clone(&it.live));
-        let served = served.map(Tracked::generation);
-        let Some(newest) = newest.filter(|newest| Some(newest.generation) != served) else {
+        let Some(newer) = self.tokens.newer_candidate() else {
             return self.add_served();
         };
-        let is_due = (self.tokens.probe_due(now)).is_some_and(|due| due <= now.mono);
-        // One whose own rejections are in question would tell nothing.
+        let newest = Arc::clone(&newer.live);
+        // A path whose own rejections are in question would tell nothing.
         let tells = |path: &dyn Fn() -> Key| !self.paths.is_heard_of(&path());
-        let is_probe = is_due && ask.path.is_some_and(tells);
-        if works && !is_probe {
+        let is_probe = self.tokens.is_probe_due(now) && ask.path.is_some_and(tells);
+        let served = self.tokens.served();
+        if !is_probe && served.is_some_and(|served| served.accepted && !served.doubted) {
             return self.add_served();
         }
         Want::Add(newest, is_probe.then(|| self.tokens.begin_probe(now.mono)))
@@ -212,25 +209,22 @@ impl Machine {
 
     pub(super) fn probe(&mut self, now: Moment, ask: &Ask<'_>) -> Option<Want> {
         let path = ask.path?;
-        if self.tokens.probe_due(now).is_none_or(|due| now.mono < due) {
-            return None;
-        }
-        let doubted = self.tokens.served().is_some_and(|served| served.doubted);
-        if ask.over_limit && !doubted {
+        let doubted = self.tokens.served()?.doubted;
+        if !self.tokens.is_probe_due(now) || ask.over_limit && !doubted {
             return None;
         }
         let path = path();
         if self.paths.is_fruitless(&path) {
             return None; // it would refuse any
         }
-        let (live, id) = self.tokens.probe(&path, now)?;
+        let (live, id) = self.tokens.probe(&path, now.mono)?;
         Some(Want::Add(live, Some(id)))
     }
 
     /// To wait for the fetch under way, until it is taken to be lost.
     pub(super) fn wait(&self, now: Moment, own: bool) -> Wait {
-        let spent = (self.fetching.as_ref()).map(|fetching| now.since(fetching.since));
-        let limit = OVERDUE.saturating_sub(spent.unwrap_or_default());
+        let fetching = self.fetching.as_ref();
+        let limit = fetching.map_or(OVERDUE, |fetching| fetching.left(now));
         Wait::Fetch { own, limit }
     }
 }
