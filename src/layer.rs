@@ -105,7 +105,7 @@ impl SymblAuthLayer {
     ///
     /// Cancel safe: a fetch runs in a task of its own, and others wait for it as well.
     pub async fn token(&self) -> Result<AccessToken, TokenError> {
-        Ok(self.auth.cache.token().await?.token.clone())
+        Ok(self.auth.cache.token(false).await?.token.clone())
     }
 
     /// Fetches a new token now, even if a fetch has just failed; or waits for a fetch that is under way. That the endpoint
@@ -146,7 +146,7 @@ impl SymblAuthLayer {
             self.auth.unlisted.tell(request.uri());
             return Ok(None);
         }
-        let live = self.auth.cache.token_for_handshake().await?;
+        let live = self.auth.cache.token(true).await?;
         let key = key(request.method(), request.uri(), request.headers());
         self.auth
             .placement
@@ -200,14 +200,14 @@ impl SymblAuthLayer {
             retry: false,
         };
         let refused = refusal.generation;
-        let (rejection, decided) = cache.rejected(refusal);
-        let generation = match rejection.decide(decided, PATIENT).await {
+        let generation = match cache.rejected(refusal, PATIENT).await {
             Ok((_, generation)) => generation,
             Err(NotRetried::Token(error)) => return Err(error),
             Err(_) => return Ok(None),
         };
-        let newer = cache.replacement(generation, refused);
-        Ok(newer.map(|newer| newer.with_stamped_for(path)))
+        let newer = cache.pick(generation, refused);
+        let newer = newer.filter(|newer| newer.generation != refused);
+        Ok(newer.map(|newer| newer.token.clone().with_stamped_for(path)))
     }
 
     /// A stream of the token that requests carry now, and of each that replaces it: for code that keeps a token itself,

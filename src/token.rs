@@ -18,7 +18,6 @@ pub(crate) mod clock;
 mod fetching;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod live;
 pub(crate) mod machine;
 pub(crate) mod service;
 #[cfg(all(test, not(shuttle)))]
@@ -27,10 +26,10 @@ mod step;
 mod waiting;
 
 pub(crate) use answers::Rejection;
-pub(crate) use machine::{Ended, Key, PATIENT, Refusal, Waited};
+pub(crate) use machine::{Ended, Key, Next, PATIENT, Refusal, Waited};
 pub use service::{FetchReason, TokenRequest};
 pub(crate) use step::WaitFor;
-pub(crate) use waiting::{Asked, ProbeGuard, Stamp, wait_for};
+pub(crate) use waiting::{ProbeGuard, Stamp, wait_for};
 
 /// An access token and how long it is good for.
 ///
@@ -118,11 +117,6 @@ impl AccessToken {
     pub(crate) fn remaining(&self, now: Moment) -> Duration {
         let spent = now.since(self.from);
         self.lifetime.saturating_sub(spent)
-    }
-
-    /// The lifetime told by an answer to a request of that moment: what was left of it then.
-    pub(crate) fn lifetime_at(&self, sent: Moment) -> Duration {
-        self.remaining(sent)
     }
 
     /// Counts the lifetime from when the request was sent, unless it counts from there or earlier.

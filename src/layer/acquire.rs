@@ -14,7 +14,7 @@ use futures::{FutureExt, future::BoxFuture};
 use tower::{BoxError, Service};
 
 use super::instances::Instances;
-use crate::token::{Asked, Ended, Key, Stamp, WaitFor, Waited, wait_for};
+use crate::token::{Ended, Key, Next, Stamp, WaitFor, Waited, wait_for};
 
 pub(super) struct Acquire<S> {
     pub(super) shared: Arc<Instances<S>>,
@@ -137,15 +137,15 @@ impl<S> Acquire<S> {
                 generation,
                 refused,
             } => {
-                if let Some(stamp) = cache.pick(generation, refused) {
-                    return Ok(Some(stamp));
+                if let Some(live) = cache.pick(generation, refused) {
+                    return Ok(Some(Stamp::new(&live)));
                 }
                 false
             }
         };
         match cache.ask(path, over_limit, &mut self.waited)? {
-            Asked::Stamp(stamp) => Ok(Some(stamp)),
-            Asked::Wait(wait) => {
+            Next::Do(stamp) => Ok(Some(stamp)),
+            Next::Wait(wait) => {
                 self.wait = Wait::Until(wait_for(wait, None));
                 Ok(None)
             }

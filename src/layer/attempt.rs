@@ -121,19 +121,18 @@ impl<S, B> Retry<S, B> {
         let refusal = Refusal {
             generation: self.generation,
             path: Arc::clone(&path),
-            probe: self.probe.as_ref().map(|probe| probe.id()),
+            probe: self.probe.as_ref().map(|probe| probe.id),
             retry: can_be_sent_again,
         };
         if !can_be_sent_again {
             cache.rejected_for_good(&refusal);
             return Ok(NotRetried::Body.mark(response));
         }
-        let (rejection, decided) = cache.rejected(refusal);
         let deadline = self.replay.deadline();
         let left = deadline.map_or(Duration::MAX, Deadline::left);
         let limit = patience(&response).min(left);
         Err(Box::new(Rejected {
-            decided: rejection.decide(decided, limit).boxed(),
+            decided: cache.rejected(refusal, limit).boxed(),
             response,
             retry: self,
             path,
@@ -163,7 +162,7 @@ impl<S: Clone, B, R> Rejected<S, B, Response<R>> {
         drop(self.response);
         let retry = self.retry;
         let instance = retry.shared.instance();
-        let refused = rejection.generation();
+        let refused = rejection.refusal.generation;
         Ok(Box::new(Resending {
             acquire: Acquire::retry(Arc::clone(&retry.shared), instance, generation, refused),
             path: self.path,

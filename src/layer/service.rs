@@ -23,7 +23,7 @@ use crate::{
         look::{Seen, Stream, look},
     },
     rt,
-    token::{Asked, Stamp, WaitFor, Waited},
+    token::{Ended, Next, Stamp, WaitFor, Waited},
 };
 
 /// Adds the shared token's header to each request, and sends it once more if the token is rejected.
@@ -182,11 +182,11 @@ impl<S> SymblAuth<S> {
         let over_limit = replay.is_known_to_be_none();
         let mut waited = Waited::default();
         let wait = match shared.auth.cache.ask(Some(&path), over_limit, &mut waited) {
-            Ok(Asked::Stamp(stamp)) => return self.first(request, replay, stamp),
-            Ok(Asked::Wait(wait)) => Some(wait),
+            Ok(Next::Do(stamp)) => return self.first(request, replay, stamp),
+            Ok(Next::Wait(wait)) => Some(wait),
             // It may yet be polled in one.
             Err(_) if !rt::is_here() => None,
-            Err(error) => Some(WaitFor::Failed(error)),
+            Err(error) => Some(WaitFor::Ended(Ended::Told(Err(error)))),
         };
         // The reserved instance is dropped here and now: nothing is held while the token is awaited.
         let service = self.inner.clone();

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use super::{
     AccessToken,
     cache::TokenCache,
-    machine::{Answer, Key, Refusal, Waited},
-    step::WaitFor,
+    machine::{Key, Next, Refusal, Waited},
     waiting::wait_for,
 };
 use crate::{NotRetried, rt, sync::Ordering, telemetry};
@@ -18,33 +17,48 @@ use crate::{NotRetried, rt, sync::Ordering, telemetry};
 /// Dropped before that answer, it leaves its word to its path's next answer.
 pub(crate) struct Rejection {
     cache: TokenCache,
-    refusal: Refusal,
+    pub(crate) refusal: Refusal,
     answered: bool,
 }
 
-/// What there is for a rejected request, at first.
-pub(crate) struct Decided(Answer, WaitFor, Waited);
-
 impl TokenCache {
-    /// A request was rejected. `retry`: it can be sent again, and what becomes of that will be told.
-    pub(crate) fn rejected(&self, refusal: Refusal) -> (Rejection, Decided) {
+    /// A request was rejected; whether what becomes of its retry will be told is for `refusal` to say. That is
+    /// counted here and now, and the future waits for a token to send it again with: that generation's. For
+    /// `limit` at most.
+    pub(crate) fn rejected(
+        &self,
+        refusal: Refusal,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(Rejection, u64), NotRetried>> + Send + use<> {
         telemetry::rejected(&refusal.path, refusal.generation);
-        let can_fetch = rt::is_here();
         let mut waited = Waited::default();
-        let (answer, wait) = self.shared.step_or_wait(
-            |state, now| {
-                state
-                    .machine
-                    .rejected(now, &refusal, can_fetch, &mut waited)
-            },
-            Answer::wait,
-        );
+        let mut answer = (self.shared).step_or_wait(|machine, now, can_fetch| {
+            machine.rejected(now, &refusal);
+            machine.decide(now, &refusal, can_fetch, &mut waited)
+        });
         let rejection = Rejection {
             cache: self.clone(),
             refusal,
             answered: false,
         };
-        (rejection, Decided(answer, wait, waited))
+        async move {
+            let Rejection { cache, refusal, .. } = &rejection;
+            let deadline = Instant::now() + limit;
+            let decided = loop {
+                match answer {
+                    Next::Do(decided) => break decided,
+                    Next::Wait(wait) => waited.ended(wait_for(wait, Some(deadline)).await),
+                }
+                answer = (cache.shared).step_or_wait(|machine, now, can_fetch| {
+                    machine.decide(now, refusal, can_fetch, &mut waited)
+                });
+            };
+            match &decided {
+                Ok(_) => telemetry::retrying(),
+                Err(why) => telemetry::handed_back(&refusal.path, why),
+            }
+            decided.map(|generation| (rejection, generation))
+        }
     }
 
     /// A request was rejected that cannot be sent again.
@@ -56,9 +70,8 @@ impl TokenCache {
 
     fn reject_for_good(&self, refusal: &Refusal, first: Option<&Refusal>) {
         let can_fetch = rt::is_here();
-        self.shared.step(|state, now| {
-            (state.machine).rejected_for_good(now, refusal, first, can_fetch);
-        });
+        (self.shared)
+            .step(|machine, now| machine.rejected_for_good(now, refusal, first, can_fetch));
     }
 
     /// A request was accepted with the token of that generation.
@@ -66,73 +79,24 @@ impl TokenCache {
     pub(crate) fn accepted(&self, generation: u64, path: impl FnOnce() -> Option<Key>) {
         let awaits = self.shared.awaits.load(Ordering::Relaxed);
         let path = awaits.then(path).flatten();
-        self.shared.step(|state, now| {
-            (state.machine).accepted(now, generation, path.as_deref(), false);
-        });
-    }
-
-    /// The token of a generation, for a caller who sends again by itself; `None` if it was refused with
-    /// that.
-    pub(crate) fn replacement(&self, generation: u64, refused: u64) -> Option<AccessToken> {
-        let live = self
-            .shared
-            .step(|state, now| state.machine.pick(now, generation, refused))?;
-        (live.generation != refused).then(|| live.token.clone())
+        (self.shared)
+            .step(|machine, now| machine.accepted(now, generation, path.as_deref(), false));
     }
 
     /// The generation of a token that was handed out; zero if it is kept no more.
     pub(crate) fn generation_of(&self, token: &AccessToken) -> u64 {
-        self.shared
-            .step(|state, _| state.machine.generation_of(token.expose_secret()))
+        (self.shared).step(|machine, _| machine.generation_of(token.expose_secret()))
     }
 }
 
 impl Rejection {
-    /// Waits for a token to send the request again with, for `limit` at most.
-    pub(crate) async fn decide(
-        self,
-        decided: Decided,
-        limit: Duration,
-    ) -> Result<(Self, u64), NotRetried> {
-        let Decided(mut answer, mut wait, mut waited) = decided;
-        let deadline = Instant::now() + limit;
-        loop {
-            let why = match (answer, wait) {
-                (Answer::SendAgain(generation), _) => {
-                    telemetry::retrying();
-                    return Ok((self, generation));
-                }
-                (Answer::HandBack(why), _) => why,
-                (Answer::Wait(_), wait_now) => {
-                    waited.ended(wait_for(wait_now, Some(deadline)).await);
-                    let can_fetch = rt::is_here();
-                    (answer, wait) = self.cache.shared.step_or_wait(
-                        |state, now| {
-                            (state.machine).decide(now, &self.refusal, can_fetch, &mut waited)
-                        },
-                        Answer::wait,
-                    );
-                    continue;
-                }
-            };
-            telemetry::handed_back(&self.refusal.path, &why);
-            return Err(why);
-        }
-    }
-
-    /// That of the token that was refused.
-    pub(crate) fn generation(&self) -> u64 {
-        self.refusal.generation
-    }
-
     /// The retry, sent with the token of that generation, was accepted.
     pub(crate) fn accepted(mut self, generation: u64) {
         self.answered = true;
-        telemetry::retried(&self.refusal.path, generation, true);
-        let path = Arc::clone(&self.refusal.path);
-        self.cache.shared.step(|state, now| {
-            (state.machine).accepted(now, generation, Some(&path), true);
-        });
+        let path = &self.refusal.path;
+        telemetry::retried(path, generation, true);
+        (self.cache.shared)
+            .step(|machine, now| machine.accepted(now, generation, Some(path), true));
     }
 
     /// The retry was rejected as well.
@@ -154,7 +118,7 @@ impl Drop for Rejection {
     fn drop(&mut self) {
         if !self.answered {
             let path = &self.refusal.path;
-            (self.cache.shared).step(|state, _| state.machine.unanswered(path));
+            (self.cache.shared).step(|machine, _| machine.unanswered(path));
         }
     }
 }

@@ -22,8 +22,30 @@ use futures::{Stream, stream};
 use http::HeaderValue;
 use tokio::{sync::watch, time::Instant};
 
-use super::{AccessToken, clock::Clock, live::Live, service::Fetch, step::Locked, waiting::Stamp};
+use super::{
+    AccessToken,
+    clock::{Clock, Moment},
+    service::Fetch,
+    step::Locked,
+    waiting::Stamp,
+};
 use crate::sync::{ArcSwapOption, AtomicBool, Mutex, Ordering};
+
+/// A token in service, ready to be added to a request. Every request reads it, and nothing ever writes
+/// it: a change is a new one.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) token: AccessToken,
+    /// Built once for each token; cloning it counts a reference.
+    pub(crate) value: HeaderValue,
+    /// Counts the tokens there have been. The same secret keeps its generation.
+    pub(crate) generation: u64,
+    /// Its end, less the hard margin.
+    pub(crate) expires: Moment,
+    pub(crate) ends: Moment,
+    /// From when on the next request has to ask the machine. It is all that the others compare.
+    pub(crate) ask: Instant,
+}
 
 /// What the cache is made of; see [`Builder`](crate::Builder).
 pub(crate) struct Config {
@@ -55,10 +77,10 @@ pub(super) struct Inner {
 }
 
 /// The served token for those who watch, and the number of the change it came with.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     pub(super) change: u64,
-    pub(super) token: Option<AccessToken>,
+    pub(super) live: Option<Arc<Live>>,
 }
 
 impl TokenCache {
@@ -106,12 +128,27 @@ impl TokenCache {
         stream::unfold(changes, |mut changes| async move {
             loop {
                 changes.changed().await.ok()?;
-                let token = changes.borrow_and_update().token.clone();
-                if let Some(token) = token.filter(|token| !token.expires_in().is_zero()) {
-                    return Some((token, changes));
+                let live = changes.borrow_and_update().live.clone();
+                if let Some(live) = live.filter(|live| !live.token.expires_in().is_zero()) {
+                    return Some((live.token.clone(), changes));
                 }
             }
         })
+    }
+}
+
+impl Served {
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.live.as_ref().map(|live| live.generation)
+    }
+}
+
+impl Live {
+    /// But for when to ask.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && self.ends.mono == other.ends.mono
+            && self.expires.mono == other.expires.mono
     }
 }
 

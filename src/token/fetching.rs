@@ -12,16 +12,20 @@
 //! The cache holds what answers the waiters. The task holds a weak handle only, so that a fetch keeps
 //! nothing alive.
 
-use std::{panic::AssertUnwindSafe, sync::Weak};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{Arc, Weak},
+};
 
 use futures::{
     FutureExt,
-    future::{AbortHandle, AbortRegistration, Abortable, Shared as SharedFuture},
+    future::{Either, Shared as SharedFuture, select},
 };
 use tokio::sync::oneshot;
 
 use super::{
-    AccessToken, FetchReason, TokenRequest,
+    FetchReason, TokenRequest,
     cache::Inner,
     machine::{DEADLINE, Told},
     service::{Fetch, Fetched},
@@ -39,80 +43,73 @@ pub(super) struct InFlight {
     pub(super) handle: Handle,
     pub(super) time: telemetry::Stopwatch,
     tell: oneshot::Sender<Told>,
-    _abort: AbortOnDrop,
+    /// Dropped, it aborts the task.
+    _abort: oneshot::Sender<()>,
 }
 
-/// The task of a fetch, to be spawned once the lock is released.
+/// The task of a fetch, to be spawned once the lock is released. Dropped before that has ended, it loses
+/// the fetch.
 #[must_use]
 pub(super) struct Launch {
-    reason: FetchReason,
-    registration: AbortRegistration,
-    /// Dropped without having run, it loses the fetch.
-    ending: Ending,
+    id: u64,
+    request: TokenRequest,
+    cache: Weak<Inner>,
+    aborted: oneshot::Receiver<()>,
 }
 
 impl InFlight {
-    pub(super) fn new(id: u64, reason: FetchReason, cache: Weak<Inner>) -> (Self, Launch) {
+    pub(super) fn new(id: u64, request: TokenRequest, cache: Weak<Inner>) -> (Self, Launch) {
         let (tell, told) = oneshot::channel();
-        let (abort, registration) = AbortHandle::new_pair();
+        let (abort, aborted) = oneshot::channel();
         let in_flight = Self {
             id,
-            reason,
+            reason: request.reason,
             handle: told.shared(),
             time: telemetry::Stopwatch::start(),
             tell,
-            _abort: AbortOnDrop(abort),
+            _abort: abort,
         };
         let launch = Launch {
-            reason,
-            registration,
-            ending: Ending { id, cache },
+            id,
+            request,
+            cache,
+            aborted,
         };
         (in_flight, launch)
     }
 
     /// Tells everyone who waits. Not to be called under a lock: it wakes them.
     pub(super) fn tell(self, told: Told) {
-        let Self { tell, .. } = self;
         // Nobody may be waiting, and that is fine.
-        let _ = tell.send(told);
-    }
-}
-
-#[derive(Debug)]
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+        let _ = self.tell.send(told);
     }
 }
 
 impl Launch {
     /// Not to be called under the cache's lock: a runtime that is being shut down drops the task there
     /// and then, which loses the fetch.
-    pub(super) fn go(self, fetch: Fetch, newest: Option<AccessToken>) {
-        let Self {
-            reason,
-            registration,
-            ending,
-        } = self;
+    pub(super) fn go(mut self, fetch: &Fetch) {
         let Some(runtime) = rt::Runtime::current() else {
             return; // which loses it
         };
-        let request = TokenRequest::new(reason);
-        let request = match newest {
-            Some(newest) => request.replacing(newest),
-            None => request,
-        };
-        let task = telemetry::in_fetch(reason, async move {
-            let outcome = run(fetch, request).await;
-            ending.end(outcome);
-        });
-        runtime.spawn(async move {
-            // Aborted or not, there is nothing more to do here.
-            let _ = Abortable::new(task, registration).await;
-        });
+        let (fetch, reason) = (Arc::clone(fetch), self.request.reason);
+        runtime.spawn(telemetry::in_fetch(reason, async move {
+            let fetched = pin!(run(fetch, self.request.clone()));
+            if let Either::Right((outcome, _)) = select(&mut self.aborted, fetched).await
+                && let Some(cache) = self.cache.upgrade()
+            {
+                cache.fetched(self.id, outcome);
+            }
+        }));
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            // Once it has ended the machine knows it no more, and nothing is lost.
+            cache.lost(self.id);
+        }
     }
 }
 
@@ -125,28 +122,5 @@ async fn run(fetch: Fetch, request: TokenRequest) -> Result<Fetched, TokenError>
             format!("no token within {} s", DEADLINE.as_secs()),
         )),
         Err(_panic) => Err(TokenError::internal("the token service panicked")),
-    }
-}
-
-/// Ends the fetch once; dropped without that, it is lost.
-struct Ending {
-    id: u64,
-    cache: Weak<Inner>,
-}
-
-impl Ending {
-    fn end(self, outcome: Result<Fetched, TokenError>) {
-        if let Some(cache) = self.cache.upgrade() {
-            cache.fetched(self.id, outcome);
-        }
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if let Some(cache) = self.cache.upgrade() {
-            // Once it has ended the machine knows it no more, and nothing is lost.
-            cache.lost(self.id);
-        }
     }
 }

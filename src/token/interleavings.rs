@@ -14,11 +14,10 @@ use http::HeaderValue;
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
-    AccessToken, PATIENT, Refusal, Waited,
+    AccessToken, Next, PATIENT, Refusal, Waited,
     cache::{Config, TokenCache},
     clock::{Clock, Moment},
     service::Fetched,
-    waiting::Asked,
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};
 
@@ -70,7 +69,7 @@ fn callers_without_a_token_make_one_fetch_whoever_gives_up() {
             let callers = (0..3).map(|number| {
                 let cache = cache.clone();
                 spawn(async move {
-                    let mut token = Box::pin(cache.token());
+                    let mut token = Box::pin(cache.token(false));
                     if number == 0 {
                         // Dropped where it waits.
                         let _ = poll!(token.as_mut());
@@ -92,7 +91,7 @@ fn callers_that_join_a_fetch_share_its_error_and_the_gate_answers_the_rest() {
             let (cache, fetches) = cache(|_| true);
             let callers = (0..3).map(|_| {
                 let cache = cache.clone();
-                spawn(async move { cache.token().await.is_err() })
+                spawn(async move { cache.token(false).await.is_err() })
             });
             assert_eq!(all(callers.collect()).await, [true; 3]);
             assert_eq!(fetches.load(Ordering::Relaxed), 1);
@@ -102,13 +101,13 @@ fn callers_that_join_a_fetch_share_its_error_and_the_gate_answers_the_rest() {
 
 /// A rejection of the token of that generation, until there is one to send again with.
 async fn reject(cache: &TokenCache, generation: u64, path: String) -> Result<u64, NotRetried> {
-    let (rejection, decided) = cache.rejected(Refusal {
+    let refusal = Refusal {
         generation,
         path: path.into(),
         probe: None,
         retry: true,
-    });
-    let (rejection, generation) = rejection.decide(decided, PATIENT).await?;
+    };
+    let (rejection, generation) = cache.rejected(refusal, PATIENT).await?;
     rejection.accepted(generation);
     Ok(generation)
 }
@@ -116,7 +115,7 @@ async fn reject(cache: &TokenCache, generation: u64, path: String) -> Result<u64
 /// The generation of the token that a request goes with at once.
 fn served(cache: &TokenCache) -> u64 {
     match cache.ask(None, false, &mut Waited::default()) {
-        Ok(Asked::Stamp(stamp)) => stamp.generation,
+        Ok(Next::Do(stamp)) => stamp.generation,
         _ => panic!("there is a live token"),
     }
 }
@@ -126,7 +125,7 @@ fn rejections_of_one_token_make_one_fetch_and_all_are_sent_again() {
     explore(|| {
         block_on(async {
             let (cache, fetches) = cache(|_| false);
-            cache.token().await.expect("the fetch succeeds");
+            cache.token(false).await.expect("the fetch succeeds");
             cache.accepted(1, || None);
             let rejected = (0..3).map(|number: u32| {
                 let cache = cache.clone();
@@ -158,7 +157,7 @@ fn a_rejection_a_refresh_and_one_that_gives_up_never_leave_each_other_waiting() 
     explore(|| {
         block_on(async {
             let (cache, fetches) = cache(|call| call == 2);
-            cache.token().await.expect("the fetch succeeds");
+            cache.token(false).await.expect("the fetch succeeds");
             let gives_up = spawn({
                 let cache = cache.clone();
                 async move {
@@ -175,7 +174,7 @@ fn a_rejection_a_refresh_and_one_that_gives_up_never_leave_each_other_waiting() 
                 async move { drop(cache.refresh().await) }
             });
             all(vec![gives_up, rejected, refreshed]).await;
-            let live = (cache.shared).step(|state, now| state.machine.plan(now).live);
+            let live = (cache.shared).step(|machine, now| machine.plan(now).live);
             assert!(live.is_some(), "a failure displaces no live token");
             assert!((2..=4).contains(&fetches.load(Ordering::Relaxed)));
         });
@@ -189,7 +188,13 @@ fn a_lost_fetch_is_made_again_by_one_of_those_who_waited_for_it() {
             let (cache, fetches) = cache(|_| false);
             let callers = (0..2).map(|_| {
                 let cache = cache.clone();
-                spawn(async move { cache.token().await.expect("it is made again").generation })
+                spawn(async move {
+                    cache
+                        .token(false)
+                        .await
+                        .expect("it is made again")
+                        .generation
+                })
             });
             let callers: Vec<_> = callers.collect();
             // As if the first fetch's runtime were shut down, at whatever moment.

@@ -26,17 +26,17 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::{AccessToken, FetchReason, clock::Moment, live::Live};
+use super::{AccessToken, FetchReason, cache::Live, clock::Moment};
 use crate::TokenError;
 use fetch::Fetching;
 pub(crate) use fetch::{Brought, Told};
 use gate::{Gate, Urgency};
 pub(crate) use paths::Key;
 use paths::{Limits, Paths};
-pub(crate) use rejection::{Answer, Refusal};
+pub(crate) use rejection::Refusal;
 use tokens::Tokens;
 use tracked::Tracked;
-pub(crate) use wants::{Ask, Ended, Wait, Waited, Want};
+pub(crate) use wants::{Ask, Ended, Next, Wait, Waited, Want};
 
 mod fetch;
 mod gate;

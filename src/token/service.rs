@@ -23,8 +23,8 @@ use crate::TokenError;
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
-    reason: FetchReason,
-    replaces: Option<AccessToken>,
+    pub(super) reason: FetchReason,
+    pub(super) replaces: Option<AccessToken>,
 }
 
 impl TokenRequest {
@@ -109,7 +109,7 @@ where
             let sent = Moment::now();
             let answer = ready.call(request);
             let token = answer.await.map_err(fail)?.counted_from(sent);
-            let lifetime = token.lifetime_at(sent);
+            let lifetime = token.remaining(sent);
             Ok(Fetched { token, lifetime })
         })
     })

@@ -9,20 +9,19 @@ use std::{
 };
 
 use fastrand::Rng;
-use futures::{FutureExt, future::Shared as SharedFuture};
+use futures::FutureExt;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    AccessToken,
-    cache::{Inner, Served},
+    TokenRequest,
+    cache::{Inner, Live, Served},
     clock::Moment,
     fetching::{Handle, InFlight, Launch},
-    live::Live,
-    machine::{Brought, Machine, Wait},
+    machine::{Brought, Ended, Machine, Next, Told, Wait},
     service::Fetched,
 };
 use crate::{
-    TokenError,
+    TokenError, rt,
     sync::{MutexGuard, Ordering},
     telemetry,
 };
@@ -33,67 +32,65 @@ const WALL_EVERY: Duration = Duration::from_millis(if cfg!(shuttle) { 0 } else {
 
 /// All that is under the lock.
 pub(super) struct Locked {
-    pub(super) machine: Machine,
+    machine: Machine,
     /// The machine's fetch.
     in_flight: Option<InFlight>,
     /// Those who are held for the newest token.
     held: Option<HeldFor>,
-    /// The token that is served and its end, and how often either has changed.
-    served: Option<(u64, Instant)>,
-    changes: u64,
+    served: Served,
 }
 
 struct HeldFor {
     generation: u64,
-    handle: HeldHandle,
+    handle: Handle,
     /// Dropped, it tells them to ask again.
-    _tell: oneshot::Sender<()>,
+    _tell: oneshot::Sender<Told>,
 }
-
-type HeldHandle = SharedFuture<oneshot::Receiver<()>>;
 
 /// What to wait for, taken under the lock of the decision to wait.
 #[derive(Debug)]
 pub(crate) enum WaitFor {
-    Fetch {
-        handle: Handle,
-        own: bool,
-        limit: Duration,
-    },
-    Held {
-        handle: HeldHandle,
-        until: Instant,
-    },
-    Failed(TokenError),
-    Nothing,
+    Handle(Handle, Wait),
+    /// There is nothing to wait for.
+    Ended(Ended),
 }
 
 impl Inner {
     /// Tells the machine something, and does what follows from it.
-    pub(super) fn step<T>(&self, event: impl FnOnce(&mut Locked, Moment) -> T) -> T {
+    pub(super) fn step<T>(&self, event: impl FnOnce(&mut Machine, Moment) -> T) -> T {
+        self.locked(|state, now| event(&mut state.machine, now), |_, out| out)
+    }
+
+    /// As [`Self::step`], told whether a fetch can be started here; what the machine says to wait for is taken
+    /// under the same lock.
+    pub(super) fn step_or_wait<T>(
+        &self,
+        event: impl FnOnce(&mut Machine, Moment, bool) -> Next<T>,
+    ) -> Next<T, WaitFor> {
+        let can_fetch = rt::is_here();
+        self.locked(
+            |state, now| event(&mut state.machine, now, can_fetch),
+            |state, next| match next {
+                Next::Do(out) => Next::Do(out),
+                Next::Wait(wait) => Next::Wait(state.wait_for(wait)),
+            },
+        )
+    }
+
+    /// `then` is for what is there once all that follows from the event has been done.
+    fn locked<T, U>(
+        &self,
+        event: impl FnOnce(&mut Locked, Moment) -> T,
+        then: impl FnOnce(&Locked, T) -> U,
+    ) -> U {
         let now = self.config.clock.now();
         let mut state = self.lock();
         let out = event(&mut state, now);
         let after = self.follow(&mut state, now);
+        let out = then(&state, out);
         drop(state);
         after.go(self);
         out
-    }
-
-    /// As [`Self::step`]; what the machine says to wait for is taken under the same lock.
-    pub(super) fn step_or_wait<T>(
-        &self,
-        event: impl FnOnce(&mut Locked, Moment) -> T,
-        wait: impl FnOnce(&T) -> Option<Wait>,
-    ) -> (T, WaitFor) {
-        let now = self.config.clock.now();
-        let mut state = self.lock();
-        let out = event(&mut state, now);
-        let after = self.follow(&mut state, now);
-        let wait_for = state.wait_for(wait(&out));
-        drop(state);
-        after.go(self);
-        (out, wait_for)
     }
 
     pub(super) fn fetched(&self, id: u64, outcome: Result<Fetched, TokenError>) {
@@ -105,12 +102,11 @@ impl Inner {
             token,
             lifetime,
         });
-        let (told, in_flight) = self.step(|state, now| {
-            let told = state.machine.fetched(now, id, outcome);
-            let in_flight = told.is_some().then(|| state.in_flight.take()).flatten();
-            (told, in_flight)
-        });
-        let (Some((reason, told, new)), Some(in_flight)) = (told, in_flight) else {
+        let ended = |state: &mut Locked, now| {
+            let told = state.machine.fetched(now, id, outcome)?;
+            Some((told, state.in_flight.take()?))
+        };
+        let Some(((reason, told, new), in_flight)) = self.locked(ended, |_, out| out) else {
             return; // it was lost before: whatever it brings is dropped
         };
         telemetry::fetched(reason, in_flight.time, new, told.as_ref().err());
@@ -119,7 +115,7 @@ impl Inner {
     }
 
     pub(super) fn lost(&self, id: u64) {
-        self.step(|state, now| state.machine.lost(now, id));
+        self.step(|machine, now| machine.lost(now, id));
     }
 
     fn lock(&self) -> MutexGuard<'_, Locked> {
@@ -146,27 +142,36 @@ impl Inner {
         if in_flight != plan.fetching.map(|(id, _)| id) {
             after.lost = state.in_flight.take();
             if let Some((id, reason)) = plan.fetching {
-                let (in_flight, launch) = InFlight::new(id, reason, self.me.clone());
-                state.in_flight = Some(in_flight);
-                after.launch = Some((launch, state.machine.newest_token()));
+                let request = TokenRequest {
+                    reason,
+                    replaces: state.machine.newest_token(),
+                };
+                let (in_flight, launch) = InFlight::new(id, request, self.me.clone());
+                (state.in_flight, after.launch) = (Some(in_flight), Some(launch));
             }
         }
         if state.held.as_ref().map(|held| held.generation) != plan.held_for {
             after.held = state.held.take();
-            state.held = plan.held_for.map(HeldFor::new);
+            state.held = plan.held_for.map(|generation| {
+                let (tell, told) = oneshot::channel();
+                HeldFor {
+                    generation,
+                    handle: told.shared(),
+                    _tell: tell,
+                }
+            });
         }
         self.after_rejection
             .store(plan.after_rejection, Ordering::Relaxed);
         self.listens.store(plan.listens, Ordering::Relaxed);
         self.awaits.store(plan.awaits, Ordering::Relaxed);
+        let before = state.served.live.as_ref();
         if let Some(live) = &plan.live
-            && state.served != Some((live.generation, live.ends.mono))
+            && before.is_none_or(|before| !live.is_same(before))
         {
-            let is_another =
-                state.served.map(|(generation, _)| generation) != Some(live.generation);
-            state.served = Some((live.generation, live.ends.mono));
-            state.changes += 1;
-            after.served = Some((state.changes, live.token.clone(), is_another));
+            state.served.change += 1;
+            state.served.live = Some(Arc::clone(live));
+            after.served = Some(state.served.clone());
         }
         self.publish(plan.live, plan.ask, now.mono);
         after
@@ -179,17 +184,8 @@ impl Inner {
         let shown = self.live.load();
         let stays = match (&live, shown.as_ref()) {
             (None, None) => true,
-            (Some(live), Some(shown)) => {
-                let same = live.generation == shown.generation
-                    && live.ends.mono == shown.ends.mono
-                    && live.expires.mono == shown.expires.mono;
-                let asks = if now < shown.ask {
-                    shown.ask <= ask
-                } else {
-                    ask <= now
-                };
-                same && asks
-            }
+            (Some(live), Some(shown)) if now < shown.ask => live.is_same(shown) && shown.ask <= ask,
+            (Some(live), Some(shown)) => live.is_same(shown) && ask <= now,
             _ => false,
         };
         if !stays {
@@ -208,34 +204,18 @@ impl Locked {
             machine: Machine::new(margin, Rng::new()),
             in_flight: None,
             held: None,
-            served: None,
-            changes: 0,
+            served: Served::default(),
         }
     }
 
-    fn wait_for(&self, wait: Option<Wait>) -> WaitFor {
-        match (wait, &self.in_flight, &self.held) {
-            (Some(Wait::Fetch { own, limit }), Some(in_flight), _) => WaitFor::Fetch {
-                handle: in_flight.handle.clone(),
-                own,
-                limit,
-            },
-            (Some(Wait::Hold(until)), _, Some(held)) => WaitFor::Held {
-                handle: held.handle.clone(),
-                until,
-            },
-            _ => WaitFor::Nothing,
-        }
-    }
-}
-
-impl HeldFor {
-    fn new(generation: u64) -> Self {
-        let (tell, told) = oneshot::channel();
-        Self {
-            generation,
-            handle: told.shared(),
-            _tell: tell,
+    fn wait_for(&self, wait: Wait) -> WaitFor {
+        let handle = match wait {
+            Wait::Fetch { .. } => self.in_flight.as_ref().map(|it| &it.handle),
+            Wait::Hold(_) => self.held.as_ref().map(|it| &it.handle),
+        };
+        match handle {
+            Some(handle) => WaitFor::Handle(handle.clone(), wait),
+            None => WaitFor::Ended(Ended::TimedOut),
         }
     }
 }
@@ -245,46 +225,36 @@ impl HeldFor {
 #[derive(Default)]
 struct After {
     lost: Option<InFlight>,
-    launch: Option<(Launch, Option<AccessToken>)>,
+    launch: Option<Launch>,
     held: Option<HeldFor>,
     dropped: Vec<TokenError>,
-    /// What those who watch see from now on; the flag says that it is another token than before.
-    served: Option<(u64, AccessToken, bool)>,
+    /// What those who watch see from now on.
+    served: Option<Served>,
     warn: bool,
 }
 
 impl After {
     fn go(self, shared: &Inner) {
-        let Self {
-            lost,
-            launch,
-            held,
-            dropped,
-            served,
-            warn,
-        } = self;
-        if let Some((launch, newest)) = launch {
+        if let Some(launch) = self.launch {
             telemetry::left(|| shared.life_left());
-            launch.go(Arc::clone(&shared.config.fetch), newest);
+            launch.go(&shared.config.fetch);
         }
-        if let Some(lost) = lost {
+        if let Some(lost) = &self.lost {
             telemetry::lost(lost.reason, lost.time);
-            drop(lost);
         }
-        drop((held, dropped));
-        if let Some((change, token, is_another)) = served {
-            // Another thread may have been faster with a later change.
+        drop((self.lost, self.held, self.dropped));
+        if let Some(new) = self.served {
             telemetry::left(|| shared.life_left());
             shared.served.send_if_modified(|served| {
-                let is_later = change > served.change;
-                if is_later {
-                    let token = Some(token);
-                    *served = Served { change, token };
+                // Another thread may have been faster with a later change.
+                if new.change < served.change {
+                    return false;
                 }
-                is_later && is_another
+                let before = std::mem::replace(served, new);
+                before.generation() != served.generation()
             });
         }
-        if warn {
+        if self.warn {
             telemetry::limited();
         }
     }

@@ -10,11 +10,10 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
-    cache::TokenCache,
+    cache::{Live, TokenCache},
     clock::Moment,
-    live::Live,
-    machine::{Ask, Ended, Key, Waited, Want},
-    step::{Locked, WaitFor},
+    machine::{Ask, Ended, Key, Machine, Next, Wait, Waited, Want},
+    step::WaitFor,
 };
 use crate::{TokenError, rt, telemetry};
 
@@ -31,23 +30,14 @@ pub(crate) struct Stamp {
 /// Says that the request is a probe. Dropped, it ends the probe: the next request may be one.
 pub(crate) struct ProbeGuard {
     cache: TokenCache,
-    id: u64,
+    pub(crate) id: u64,
 }
 
 impl Drop for ProbeGuard {
     fn drop(&mut self) {
         let id = self.id;
-        self.cache
-            .shared
-            .step(|state, _| state.machine.probe_ended(id));
+        (self.cache.shared).step(|machine, _| machine.probe_ended(id));
     }
-}
-
-/// What there is for a request.
-pub(crate) enum Asked {
-    Stamp(Stamp),
-    /// What to wait for, before it asks again.
-    Wait(WaitFor),
 }
 
 impl TokenCache {
@@ -58,78 +48,59 @@ impl TokenCache {
         path: Option<&dyn Fn() -> Key>,
         over_limit: bool,
         waited: &mut Waited,
-    ) -> Result<Asked, TokenError> {
-        let ask = Ask {
-            path,
-            over_limit,
-            can_fetch: rt::is_here(),
-            handshake: false,
+    ) -> Result<Next<Stamp, WaitFor>, TokenError> {
+        let want = self.shared.step_or_wait(|machine, now, can_fetch| {
+            let ask = Ask {
+                path,
+                over_limit,
+                can_fetch,
+                handshake: false,
+            };
+            machine.wants(now, &ask, waited)
+        });
+        let (live, probe) = match want {
+            Next::Do(added) => added?,
+            Next::Wait(wait) => return Ok(Next::Wait(wait)),
         };
-        let (want, wait) = self.shared.step_or_wait(
-            |state, now| state.machine.wants(now, &ask, waited),
-            Want::wait,
-        );
-        match want {
-            Want::Add(live, probe) => {
-                let probe = probe.map(|id| {
-                    let cache = self.clone();
-                    Box::new(ProbeGuard { cache, id })
-                });
-                Ok(Asked::Stamp(Stamp {
-                    probe,
-                    ..Stamp::new(&live)
-                }))
-            }
-            Want::Fail(error) => Err(error),
-            Want::Wait(_) => Ok(Asked::Wait(wait)),
-        }
+        let cache = self.clone();
+        let probe = probe.map(|id| Box::new(ProbeGuard { cache, id }));
+        Ok(Next::Do(Stamp {
+            probe,
+            ..Stamp::new(&live)
+        }))
     }
 
-    /// The served token, fetched if there is none.
-    pub(crate) async fn token(&self) -> Result<Arc<Live>, TokenError> {
-        self.token_for(false).await
-    }
-
-    /// The same for a request that somebody else sends: once the served token has been refused, a candidate
-    /// that has not.
-    pub(crate) async fn token_for_handshake(&self) -> Result<Arc<Live>, TokenError> {
-        self.token_for(true).await
-    }
-
-    async fn token_for(&self, handshake: bool) -> Result<Arc<Live>, TokenError> {
-        self.obtain(|state, now, can_fetch, waited| {
+    /// The served token, fetched if there is none. For a `handshake`, which somebody else sends: once the served
+    /// token has been refused, a candidate that has not.
+    pub(crate) async fn token(&self, handshake: bool) -> Result<Arc<Live>, TokenError> {
+        self.obtain(|machine, now, can_fetch, waited| {
             let ask = Ask {
                 path: None,
                 over_limit: false,
                 can_fetch,
                 handshake,
             };
-            state.machine.wants(now, &ask, waited)
+            machine.wants(now, &ask, waited)
         })
         .await
     }
 
     /// A new token, whatever there is; joins a fetch that is under way.
     pub(crate) async fn refresh(&self) -> Result<Arc<Live>, TokenError> {
-        self.obtain(|state, now, can_fetch, waited| state.machine.wants_new(now, can_fetch, waited))
-            .await
+        self.obtain(Machine::wants_new).await
     }
 
     async fn obtain(
         &self,
-        want: impl Fn(&mut Locked, Moment, bool, &mut Waited) -> Want,
+        want: impl Fn(&mut Machine, Moment, bool, &mut Waited) -> Want,
     ) -> Result<Arc<Live>, TokenError> {
         let mut waited = Waited::default();
         loop {
-            let can_fetch = rt::is_here();
-            let (want, wait) = self.shared.step_or_wait(
-                |state, now| want(state, now, can_fetch, &mut waited),
-                Want::wait,
-            );
-            match (want, wait) {
-                (Want::Add(live, _), _) => return Ok(live),
-                (Want::Fail(error), _) => return Err(error),
-                (Want::Wait(_), wait) => waited.ended(wait_for(wait, None).await),
+            let want = (self.shared)
+                .step_or_wait(|machine, now, can_fetch| want(machine, now, can_fetch, &mut waited));
+            match want {
+                Next::Do(added) => return added.map(|(live, _)| live),
+                Next::Wait(wait) => waited.ended(wait_for(wait, None).await),
             }
         }
     }
@@ -137,8 +108,8 @@ impl TokenCache {
     /// Asks for the token whenever it is due to be refreshed. Ends never.
     pub(crate) async fn keep_fresh(&self) {
         loop {
-            let wait = match self.token().await {
-                Ok(_) => (self.shared).step(|state, now| state.machine.until_refresh(now)),
+            let wait = match self.token(false).await {
+                Ok(_) => self.shared.step(|machine, now| machine.until_refresh(now)),
                 Err(error) => error.retry_after().unwrap_or_default(),
             };
             // The wall clock may be ahead of the other by then, after a sleep of the machine's.
@@ -149,18 +120,15 @@ impl TokenCache {
         }
     }
 
-    /// The token to send a rejected request with, at the moment its instance is ready.
-    pub(crate) fn pick(&self, generation: u64, refused: u64) -> Option<Stamp> {
-        let live = self
-            .shared
-            .step(|state, now| state.machine.pick(now, generation, refused))?;
-        Some(Stamp::new(&live))
+    /// The token of that generation for a rejected request, at the moment its instance is ready.
+    pub(crate) fn pick(&self, generation: u64, refused: u64) -> Option<Arc<Live>> {
+        (self.shared).step(|machine, now| machine.pick(now, generation, refused))
     }
 }
 
 impl Stamp {
     #[inline]
-    pub(super) fn new(live: &Live) -> Self {
+    pub(crate) fn new(live: &Live) -> Self {
         Self {
             value: live.value.clone(),
             generation: live.generation,
@@ -169,40 +137,37 @@ impl Stamp {
     }
 }
 
-impl ProbeGuard {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-}
-
 /// Waits, until `deadline` at most. Where there is no timer it waits for as long as the fetch takes.
 ///
 /// Of combinators, for of ten thousand that wait each would keep its parts twice in an async block.
 pub(crate) fn wait_for(wait: WaitFor, deadline: Option<Instant>) -> BoxFuture<'static, Ended> {
-    let now = Instant::now();
-    let left = |limit: Duration| match deadline {
-        Some(deadline) => limit.min(deadline.saturating_duration_since(now)),
-        None => limit,
+    let (handle, wait) = match wait {
+        WaitFor::Handle(handle, wait) => (handle, wait),
+        WaitFor::Ended(ended) => return future::ready(ended).boxed(),
     };
+    let now = Instant::now();
+    let limit = match wait {
+        Wait::Fetch { limit, .. } => limit,
+        Wait::Hold(until) => until.saturating_duration_since(now),
+    };
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+    let limit = left.map_or(limit, |left| limit.min(left));
     match wait {
-        WaitFor::Fetch { handle, own, limit } => {
+        Wait::Fetch { own, .. } => {
             let time = telemetry::Stopwatch::start();
-            let ended = rt::timeout(left(limit), handle).map(move |told| {
+            let ended = rt::timeout(limit, handle).map(move |told| {
                 telemetry::waited(time);
                 match told {
-                    Some(Ok(told)) => told.into(),
+                    Some(Ok(told)) => Ended::Told(told),
                     Some(Err(_lost)) => Ended::Lost { own },
                     None => Ended::TimedOut,
                 }
             });
             ended.boxed()
         }
-        WaitFor::Held { handle, until } if cfg!(shuttle) || rt::has_timer() => {
-            let limit = left(until.saturating_duration_since(now));
+        Wait::Hold(_) if cfg!(shuttle) || rt::has_timer() => {
             rt::timeout(limit, handle).map(|_| Ended::Held).boxed()
         }
-        WaitFor::Held { .. } => future::ready(Ended::Held).boxed(),
-        WaitFor::Failed(error) => future::ready(Ended::Failed(error)).boxed(),
-        WaitFor::Nothing => future::ready(Ended::TimedOut).boxed(),
+        Wait::Hold(_) => future::ready(Ended::Held).boxed(),
     }
 }

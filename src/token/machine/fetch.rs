@@ -6,8 +6,8 @@ use fastrand::Rng;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::{AccessToken, FetchReason, Machine, Moment, OVERDUE, Tracked, Urgency};
-use crate::{TokenError, TokenErrorKind, token::live::Live};
+use super::{AccessToken, FetchReason, Live, Machine, Moment, OVERDUE, Tracked, Urgency};
+use crate::{TokenError, TokenErrorKind};
 
 /// The fetch under way.
 #[derive(Debug, Clone)]

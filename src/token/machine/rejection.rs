@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use super::{
-    Ended, FetchReason, Key, Machine, Moment, PATIENT, Tracked, Urgency, Wait, Waited, gate,
+    Ended, FetchReason, Key, Machine, Moment, Next, PATIENT, Tracked, Urgency, Wait, Waited, gate,
     tokens::RECENT,
     tracked::SECOND,
     wants::{self, no_runtime},
@@ -42,23 +42,8 @@ pub(crate) struct Refusal {
     pub(crate) retry: bool,
 }
 
-/// What to do with a request that was refused.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// Send it again, with the token of that generation.
-    SendAgain(u64),
-    Wait(Wait),
-    HandBack(NotRetried),
-}
-
-impl Answer {
-    pub(crate) fn wait(&self) -> Option<Wait> {
-        match self {
-            Self::Wait(wait) => Some(*wait),
-            _ => None,
-        }
-    }
-}
+/// The generation of the token to send it again with; or why it goes back.
+type Answer = Next<Result<u64, NotRetried>>;
 
 /// Why there will be no fetch.
 enum NoFetch {
@@ -69,15 +54,25 @@ enum NoFetch {
 
 impl Machine {
     /// A request was refused. Counted here, once; what to do is for [`Self::decide`] to say.
-    pub(crate) fn rejected(
-        &mut self,
-        now: Moment,
-        refusal: &Refusal,
-        can_fetch: bool,
-        waited: &mut Waited,
-    ) -> Answer {
-        self.count(now, refusal);
-        self.decide(now, refusal, can_fetch, waited)
+    pub(crate) fn rejected(&mut self, now: Moment, refusal: &Refusal) {
+        self.settle(now);
+        self.hear(now.mono);
+        let Refusal {
+            generation, path, ..
+        } = refusal;
+        let tracked = self.tokens.get(*generation);
+        let proven = tracked.is_some_and(|tracked| tracked.proven);
+        let works = tracked.is_some_and(|tracked| tracked.accepted_within(LATELY, now.mono));
+        let fruitless = self.paths.refused(path, *generation, proven, now.mono);
+        let counts = !(fruitless && works);
+        self.tokens.refused(*generation, path, counts, now.mono);
+        if counts {
+            self.next_sample = None; // is it refused by all?
+        }
+        if (refusal.probe).is_some_and(|id| self.tokens.end_probe(id)) {
+            self.tokens.rest(now.mono);
+        }
+        self.settle(now);
     }
 
     /// A request was refused that cannot be sent again, or has been, after the refusal `first`. For the
@@ -89,7 +84,7 @@ impl Machine {
         first: Option<&Refusal>,
         can_fetch: bool,
     ) {
-        self.count(now, refusal);
+        self.rejected(now, refusal);
         let was_probe =
             |first: &Refusal| first.probe.is_some() && first.generation != refusal.generation;
         if first.is_some_and(was_probe) {
@@ -116,23 +111,21 @@ impl Machine {
         let ended = waited.take();
         let refused = refusal.generation;
         let other = self.tokens.other(refused, now);
-        let (other, known_good) = match other {
-            Some(tracked) => (Some(tracked.generation()), tracked.accepted),
-            None => (None, false),
-        };
+        let known_good = other.is_some_and(|other| other.accepted);
+        let other = other.map(Tracked::generation);
         if matches!(ended, Some(Ended::Held))
             && let Some(newest) = self.tokens.newest().map(Tracked::generation)
             && (newest == refused || Some(newest) == other)
         {
-            return Answer::SendAgain(newest); // it is older now, or has been accepted for another
+            return Answer::Do(Ok(newest)); // it is older now, or has been accepted for another
         }
         let restarted = matches!(ended, Some(Ended::Lost { .. }));
         let no_fetch = match ended {
-            Some(Ended::Brought(live, _)) if live.generation != refused => {
-                return Answer::SendAgain(live.generation);
+            Some(Ended::Told(Ok((live, _)))) if live.generation != refused => {
+                return Answer::Do(Ok(live.generation));
             }
-            Some(Ended::Brought(_, true)) => return Answer::HandBack(NotRetried::SameToken),
-            Some(Ended::Failed(error)) => Some(NoFetch::Failed(error)),
+            Some(Ended::Told(Ok((_, true)))) => return Answer::Do(Err(NotRetried::SameToken)),
+            Some(Ended::Told(Err(error))) => Some(NoFetch::Failed(error)),
             Some(Ended::TimedOut) => Some(NoFetch::Failed(timed_out())),
             _ if waited.lost >= wants::LOST => Some(NoFetch::Failed(gate::lost())),
             _ if self.is_probe(now, refusal) => None,
@@ -155,20 +148,15 @@ impl Machine {
             return Answer::Wait(Wait::Hold(until));
         }
         if let Some(other) = other {
-            return Answer::SendAgain(other);
+            return Answer::Do(Ok(other));
         }
-        let proven = self
-            .tokens
-            .get(refused)
-            .is_some_and(|tracked| tracked.proven);
-        match no_fetch {
-            Some(NoFetch::AtLimit) if proven => Answer::SendAgain(refused),
-            Some(NoFetch::AtLimit | NoFetch::CoolingDown) => {
-                Answer::HandBack(NotRetried::CoolingDown)
-            }
-            Some(NoFetch::Failed(error)) => Answer::HandBack(NotRetried::Token(error)),
-            None => Answer::HandBack(NotRetried::Unproven),
-        }
+        let proven = (self.tokens.get(refused)).is_some_and(|tracked| tracked.proven);
+        Answer::Do(match no_fetch {
+            Some(NoFetch::AtLimit) if proven => Ok(refused),
+            Some(NoFetch::AtLimit | NoFetch::CoolingDown) => Err(NotRetried::CoolingDown),
+            Some(NoFetch::Failed(error)) => Err(NotRetried::Token(error)),
+            None => Err(NotRetried::Unproven),
+        })
     }
 
     /// Whether it was a probe, with another token left to try: then its refusal is not worth a fetch.
@@ -178,28 +166,6 @@ impl Machine {
 
     fn wants_fetch(&self, now: Moment, refused: u64) -> bool {
         self.tokens.live(now).is_none() || self.tokens.is_to_be_replaced(refused, now.mono)
-    }
-
-    /// Keeps count of a refusal.
-    fn count(&mut self, now: Moment, refusal: &Refusal) {
-        self.settle(now);
-        self.hear(now.mono);
-        let Refusal {
-            generation, path, ..
-        } = refusal;
-        let tracked = self.tokens.get(*generation);
-        let proven = tracked.is_some_and(|tracked| tracked.proven);
-        let works = tracked.is_some_and(|tracked| tracked.accepted_within(LATELY, now.mono));
-        let fruitless = self.paths.refused(path, *generation, proven, now.mono);
-        let counts = !(fruitless && works);
-        self.tokens.refused(*generation, path, counts, now.mono);
-        if counts {
-            self.next_sample = None; // is it refused by all?
-        }
-        if (refusal.probe).is_some_and(|id| self.tokens.end_probe(id)) {
-            self.tokens.rest(now.mono);
-        }
-        self.settle(now);
     }
 
     /// Joins the fetch under way, or starts one on the path's account. Whether it was started.
@@ -219,10 +185,9 @@ impl Machine {
         }
         let served = self.tokens.live(now);
         let works = served.is_some_and(|served| served.accepted_within(RECENT, now.mono));
-        let urgency = if works && !restarted {
-            Urgency::NotUrgent
-        } else {
-            Urgency::Urgent
+        let urgency = match works && !restarted {
+            true => Urgency::NotUrgent,
+            false => Urgency::Urgent,
         };
         if let Some(error) = self.gate.closed(now.mono, urgency) {
             return Err(NoFetch::Failed(error));

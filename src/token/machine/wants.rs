@@ -16,8 +16,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{FetchReason, Key, Machine, Moment, OVERDUE, PATIENT, Told, Urgency, gate};
-use crate::{TokenError, token::live::Live};
+use super::{FetchReason, Key, Live, Machine, Moment, OVERDUE, PATIENT, Told, Urgency, gate};
+use crate::TokenError;
 
 /// How many fetches of its own a caller loses before it gives up.
 pub(super) const LOST: u32 = 3;
@@ -40,10 +40,8 @@ pub(crate) struct Ask<'a> {
 /// What became of a wait.
 #[derive(Debug, Clone)]
 pub(crate) enum Ended {
-    /// The fetch brought that token; whether the endpoint vouches for it: it had been told to bring
-    /// another.
-    Brought(Arc<Live>, bool),
-    Failed(TokenError),
+    /// By the fetch.
+    Told(Told),
     /// The fetch was lost with its runtime; whether it was this waiter's own.
     Lost {
         own: bool,
@@ -57,8 +55,8 @@ pub(crate) enum Ended {
 #[derive(Debug, Default)]
 pub(crate) struct Waited {
     /// Stays until the next: an error may be the last of the user's own, which is not to be dropped here.
-    pub(super) ended: Option<Ended>,
-    pub(super) is_news: bool,
+    ended: Option<Ended>,
+    is_news: bool,
     /// What was brought last.
     pub(super) last: Option<Arc<Live>>,
     pub(super) times: u32,
@@ -67,14 +65,15 @@ pub(crate) struct Waited {
     pub(super) for_rejection: bool,
 }
 
-/// What to do with a request that wants a token.
+/// What to do, or what to wait for before asking again.
 #[derive(Debug)]
-pub(crate) enum Want {
-    /// Add this one; tell what becomes of it if it is a probe.
-    Add(Arc<Live>, Option<u64>),
-    Wait(Wait),
-    Fail(TokenError),
+pub(crate) enum Next<T, W = Wait> {
+    Do(T),
+    Wait(W),
 }
+
+/// The token to add, and which probe it makes of the request, if any.
+pub(crate) type Want = Next<Result<(Arc<Live>, Option<u64>), TokenError>>;
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +113,7 @@ impl Machine {
             return probe;
         }
         if let Some(live) = self.tokens.unrefused().filter(|_| ask.handshake) {
-            return Want::Add(live, None);
+            return Want::Do(Ok((live, None)));
         }
         self.add_served()
     }
@@ -123,8 +122,8 @@ impl Machine {
     pub(crate) fn wants_new(&mut self, now: Moment, can_fetch: bool, waited: &mut Waited) -> Want {
         self.settle(now);
         match waited.take() {
-            Some(Ended::Brought(live, _)) => return Want::Add(live, None),
-            Some(Ended::Failed(error)) => return Want::Fail(error),
+            Some(Ended::Told(Ok((live, _)))) => return Want::Do(Ok((live, None))),
+            Some(Ended::Told(Err(error))) => return Want::Do(Err(error)),
             _ => {}
         }
         if let Some(fetching) = &mut self.fetching {
@@ -132,10 +131,10 @@ impl Machine {
             return Want::Wait(self.wait(now, false));
         }
         if waited.lost >= LOST {
-            return Want::Fail(gate::lost());
+            return Want::Do(Err(gate::lost()));
         }
         if !can_fetch {
-            return Want::Fail(no_runtime());
+            return Want::Do(Err(no_runtime()));
         }
         self.start(now, FetchReason::Forced);
         Want::Wait(self.wait(now, true))
@@ -149,19 +148,16 @@ impl Machine {
         ended: Option<Ended>,
     ) -> Want {
         // One that has not quite ended is better than none.
-        let last = self
-            .tokens
-            .served()
-            .map(|tracked| Arc::clone(&tracked.live));
-        let or_last = |error| last.map_or(Want::Fail(error), |last| Want::Add(last, None));
-        if let Some(Ended::Failed(error)) = ended {
+        let last = self.tokens.served();
+        let last = last.map(|tracked| Arc::clone(&tracked.live));
+        let or_last = |error| Want::Do(last.map(|last| (last, None)).ok_or(error));
+        if let Some(Ended::Told(Err(error))) = ended {
             return or_last(error);
         }
-        let brought = waited.last.as_ref();
-        if let Some(live) =
-            brought.filter(|live| waited.times >= WAITS || !now.has_reached(live.ends))
+        if let Some(live) = &waited.last
+            && (waited.times >= WAITS || !now.has_reached(live.ends))
         {
-            return Want::Add(Arc::clone(live), None);
+            return Want::Do(Ok((Arc::clone(live), None)));
         }
         if self.fetching.is_some() {
             return Want::Wait(self.wait(now, false));
@@ -197,14 +193,14 @@ impl Machine {
         if !is_probe && served.is_some_and(|served| served.accepted && !served.doubted) {
             return self.add_served();
         }
-        Want::Add(newest, is_probe.then(|| self.tokens.begin_probe(now.mono)))
+        let probe = is_probe.then(|| self.tokens.begin_probe(now.mono));
+        Want::Do(Ok((newest, probe)))
     }
 
     pub(super) fn add_served(&self) -> Want {
-        match self.tokens.served() {
-            Some(tracked) => Want::Add(Arc::clone(&tracked.live), None),
-            None => Want::Fail(gate::lost()),
-        }
+        let served = self.tokens.served();
+        let served = served.map(|tracked| (Arc::clone(&tracked.live), None));
+        Want::Do(served.ok_or_else(gate::lost))
     }
 
     pub(super) fn probe(&mut self, now: Moment, ask: &Ask<'_>) -> Option<Want> {
@@ -218,7 +214,7 @@ impl Machine {
             return None; // it would refuse any
         }
         let (live, id) = self.tokens.probe(&path, now.mono)?;
-        Some(Want::Add(live, Some(id)))
+        Some(Want::Do(Ok((live, Some(id)))))
     }
 
     /// To wait for the fetch under way, until it is taken to be lost.
@@ -229,51 +225,30 @@ impl Machine {
     }
 }
 
-impl From<Told> for Ended {
-    fn from(told: Told) -> Self {
-        match told {
-            Ok((live, vouches)) => Self::Brought(live, vouches),
-            Err(error) => Self::Failed(error),
-        }
-    }
-}
-
 impl Waited {
     pub(crate) fn ended(&mut self, how: Ended) {
-        self.ended = Some(how);
-        self.is_news = true;
+        match &how {
+            Ended::Lost { own } => self.lost += u32::from(*own),
+            Ended::Held => self.held = true,
+            Ended::Told(told) => {
+                self.times += 1;
+                if let Ok((live, _)) = told {
+                    self.last = Some(Arc::clone(live));
+                }
+            }
+            Ended::TimedOut => self.times += 1,
+        }
+        (self.ended, self.is_news) = (Some(how), true);
     }
 
     /// There was no need to tell how the wait has ended.
     pub(crate) fn settle(&mut self) {
-        let _ = self.take();
+        self.is_news = false;
     }
 
     pub(super) fn take(&mut self) -> Option<Ended> {
-        if !std::mem::take(&mut self.is_news) {
-            return None;
-        }
-        let ended = self.ended.clone();
-        match &ended {
-            Some(Ended::Lost { own }) => self.lost += u32::from(*own),
-            Some(Ended::Held) => self.held = true,
-            Some(Ended::Brought(live, _)) => {
-                self.last = Some(Arc::clone(live));
-                self.times += 1;
-            }
-            Some(_) => self.times += 1,
-            None => {}
-        }
-        ended
-    }
-}
-
-impl Want {
-    pub(crate) fn wait(&self) -> Option<Wait> {
-        match self {
-            Self::Wait(wait) => Some(*wait),
-            _ => None,
-        }
+        let is_news = std::mem::take(&mut self.is_news);
+        self.ended.clone().filter(|_| is_news)
     }
 }
 

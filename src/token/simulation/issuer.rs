@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::{
-    super::{AccessToken, machine::Brought},
+    super::{
+        AccessToken,
+        machine::{Brought, Ended},
+    },
     trouble::{Issuer, Outage, SECOND},
     world::{Issued, RequestPhase, Said, World},
 };
@@ -167,7 +170,7 @@ impl World {
         self.follow();
         for (request, it, _) in waiting {
             debug_assert_eq!(it, id);
-            self.waited(request, told.clone().into());
+            self.waited(request, Ended::Told(told.clone()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    super::machine::{Answer, Ask, Ended, Key, Refusal, Wait, Waited, Want},
+    super::machine::{Ask, Ended, Key, Next, Refusal, Wait, Waited},
     trouble::{Issuer, SECOND},
     world::{Event, Request, RequestPhase, Said, World},
 };
@@ -81,21 +81,21 @@ impl World {
         self.requests[request].waited = waited;
         self.follow();
         match want {
-            Want::Add(..) if new => self.requests[request].phase = RequestPhase::Done,
-            Want::Add(live, probe) => {
+            Next::Do(Ok(_)) if new => self.requests[request].phase = RequestPhase::Done,
+            Next::Do(Ok((live, probe))) => {
                 if let Some(probe) = probe {
                     self.tell(|| format!("probe {probe} goes with token {}", live.generation));
                 }
                 self.send(request, live.generation, probe);
             }
-            Want::Wait(wait) => {
+            Next::Wait(wait) => {
                 let may = matches!(wait, Wait::Hold(_)) || over_limit || new || !had_live;
                 if !may {
                     self.breaks(format!("request {request} waits beside a live token"));
                 }
                 self.wait(request, wait, None);
             }
-            Want::Fail(error) => {
+            Next::Do(Err(error)) => {
                 self.requests[request].phase = RequestPhase::Done;
                 if !new {
                     self.refused(request, &format!("{error}"));
@@ -132,7 +132,7 @@ impl World {
         self.requests[request].waited.ended(ended);
         match &self.requests[request].phase {
             RequestPhase::WantsToken | RequestPhase::WantsNew => self.want(request),
-            RequestPhase::Rejected { .. } => self.decide(request, None),
+            RequestPhase::Rejected { .. } => self.decide(request),
             _ => {}
         }
     }
@@ -215,33 +215,24 @@ impl World {
             );
         }
         self.requests[request].waited = Waited::default();
-        let mut waited = Waited::default();
-        let answer = self.machine.rejected(now, &refusal, true, &mut waited);
-        self.follow();
+        self.machine.rejected(now, &refusal);
         let until = self.now + SECOND * 10;
-        self.requests[request].waited = waited;
         self.requests[request].phase = RequestPhase::Rejected { refusal, until };
-        self.decide(request, Some(answer));
+        self.decide(request);
     }
 
-    pub(super) fn decide(&mut self, request: usize, answer: Option<Answer>) {
+    pub(super) fn decide(&mut self, request: usize) {
         let now = self.moment();
         let phase = std::mem::replace(&mut self.requests[request].phase, RequestPhase::Done);
         let RequestPhase::Rejected { refusal, until, .. } = phase else {
             return;
         };
-        let answer = match answer {
-            Some(answer) => answer,
-            None => {
-                let mut waited = std::mem::take(&mut self.requests[request].waited);
-                let answer = self.machine.decide(now, &refusal, true, &mut waited);
-                self.requests[request].waited = waited;
-                self.follow();
-                answer
-            }
-        };
+        let mut waited = std::mem::take(&mut self.requests[request].waited);
+        let answer = self.machine.decide(now, &refusal, true, &mut waited);
+        self.requests[request].waited = waited;
+        self.follow();
         match answer {
-            Answer::SendAgain(generation) => {
+            Next::Do(Ok(generation)) => {
                 if self.rng.f64() < self.trouble.drops_retry {
                     self.machine.unanswered(&refusal.path);
                     return self.follow();
@@ -254,11 +245,11 @@ impl World {
                 };
                 self.after(self.trouble.latency / 2, Event::Judged(request));
             }
-            Answer::Wait(wait) => {
+            Next::Wait(wait) => {
                 self.requests[request].phase = RequestPhase::Rejected { refusal, until };
                 self.wait(request, wait, Some(until));
             }
-            Answer::HandBack(why) => {
+            Next::Do(Err(why)) => {
                 self.machine.unanswered(&refusal.path);
                 self.follow();
                 self.refused(request, &format!("token {}: {why}", refusal.generation));
