@@ -91,7 +91,7 @@ impl SymblAuthLayer {
         T::Error: Into<BoxError>,
         T::Future: Send + 'static,
     {
-        Builder::new(crate::token::service::erase(token_service))
+        Builder::new(crate::token::fetching::erase(token_service))
     }
 
     /// The live token, fetched if there is none.
@@ -187,10 +187,8 @@ impl SymblAuthLayer {
     ///
     /// Cancel safe: once polled, the fetch goes on.
     pub async fn rejected(&self, token: &AccessToken) -> Result<Option<AccessToken>, TokenError> {
-        let path = match token.stamped_for() {
-            Some(path) => Arc::clone(path),
-            None => "token".into(),
-        };
+        let path = token.stamped_for.clone();
+        let path = path.unwrap_or_else(|| "token".into());
         let cache = &self.auth.cache;
         let refusal = Refusal {
             generation: cache.generation_of(token),
@@ -266,7 +264,7 @@ impl SymblAuthLayer {
     /// minutes; until then [`rejected`](Self::rejected) gives `None`.
     pub fn accepted(&self, token: &AccessToken) {
         let cache = &self.auth.cache;
-        let path = token.stamped_for().map(Arc::clone);
+        let path = token.stamped_for.clone();
         cache.accepted(cache.generation_of(token), || path);
     }
 }

@@ -12,24 +12,21 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
 use clock::Moment;
 
-mod answers;
 pub(crate) mod cache;
+mod callers;
 pub(crate) mod clock;
-mod fetching;
+pub(crate) mod fetching;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 pub(crate) mod machine;
-pub(crate) mod service;
 #[cfg(all(test, not(shuttle)))]
 mod simulation;
 mod step;
-mod waiting;
 
-pub(crate) use answers::Rejection;
+pub(crate) use callers::{ProbeGuard, Rejection, Stamp, wait_for};
+pub use fetching::{FetchReason, TokenRequest};
 pub(crate) use machine::{Ended, Key, Next, PATIENT, Refusal, Waited};
-pub use service::{FetchReason, TokenRequest};
 pub(crate) use step::WaitFor;
-pub(crate) use waiting::{ProbeGuard, Stamp, wait_for};
 
 /// An access token and how long it is good for.
 ///
@@ -53,7 +50,7 @@ pub struct AccessToken {
     /// Whether `from` is known to be the moment the token's request was sent.
     sent: bool,
     /// What the token was handed out for, if it was handed out for one request.
-    stamped_for: Option<Arc<str>>,
+    pub(crate) stamped_for: Option<Arc<str>>,
 }
 
 impl AccessToken {
@@ -67,7 +64,11 @@ impl AccessToken {
     /// [`InvalidToken`] if `secret` cannot stand in a header: if it is empty, begins or ends with a
     /// space, or has characters other than visible ASCII and spaces in it.
     pub fn new(secret: impl Into<String>, expires_in: Duration) -> Result<Self, InvalidToken> {
-        Self::from_moment(secret.into(), expires_in, Moment::now(), false)
+        let token = Self::sent_at(secret.into(), expires_in, Moment::now())?;
+        Ok(Self {
+            sent: false,
+            ..token
+        })
     }
 
     /// A token whose request was sent at that moment.
@@ -76,22 +77,13 @@ impl AccessToken {
         expires_in: Duration,
         sent: Moment,
     ) -> Result<Self, InvalidToken> {
-        Self::from_moment(secret, expires_in, sent, true)
-    }
-
-    fn from_moment(
-        secret: String,
-        expires_in: Duration,
-        from: Moment,
-        sent: bool,
-    ) -> Result<Self, InvalidToken> {
         let secret = SecretString::from(secret);
         check(secret.expose_secret())?;
         Ok(Self {
             secret: Arc::new(secret),
             lifetime: expires_in.min(LONGEST_LIFETIME),
-            from,
-            sent,
+            from: sent,
+            sent: true,
             stamped_for: None,
         })
     }
@@ -115,8 +107,7 @@ impl AccessToken {
     }
 
     pub(crate) fn remaining(&self, now: Moment) -> Duration {
-        let spent = now.since(self.from);
-        self.lifetime.saturating_sub(spent)
+        self.lifetime.saturating_sub(now.since(self.from))
     }
 
     /// Counts the lifetime from when the request was sent, unless it counts from there or earlier.
@@ -126,10 +117,6 @@ impl AccessToken {
             self.sent = true;
         }
         self
-    }
-
-    pub(crate) fn stamped_for(&self) -> Option<&Arc<str>> {
-        self.stamped_for.as_ref()
     }
 
     pub(crate) fn with_stamped_for(mut self, key: Arc<str>) -> Self {

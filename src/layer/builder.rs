@@ -14,7 +14,7 @@ use crate::{
     token::{
         cache::{Config, TokenCache},
         clock::Clock,
-        service::Fetch,
+        fetching::Fetch,
     },
 };
 
@@ -156,7 +156,7 @@ impl Builder {
             let fetched = fetch(request);
             async move { Ok::<_, crate::TokenError>(fetched.await?.token) }
         });
-        self.fetch = crate::token::service::erase(crate::store::Shared::new(service, store, key));
+        self.fetch = crate::token::fetching::erase(crate::store::Shared::new(service, store, key));
         self
     }
 

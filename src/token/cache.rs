@@ -24,10 +24,10 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     AccessToken,
+    callers::Stamp,
     clock::{Clock, Moment},
-    service::Fetch,
+    fetching::Fetch,
     step::Locked,
-    waiting::Stamp,
 };
 use crate::sync::{ArcSwapOption, AtomicBool, Mutex, Ordering};
 

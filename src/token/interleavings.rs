@@ -17,7 +17,7 @@ use super::{
     AccessToken, Next, PATIENT, Refusal, Waited,
     cache::{Config, TokenCache},
     clock::{Clock, Moment},
-    service::Fetched,
+    fetching::Fetched,
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};
 

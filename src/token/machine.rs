@@ -35,7 +35,7 @@ pub(crate) use paths::Key;
 use paths::{Limits, Paths};
 pub(crate) use rejection::Refusal;
 use tokens::Tokens;
-use tracked::Tracked;
+use trial::Tracked;
 pub(crate) use wants::{Ask, Ended, Next, Wait, Waited, Want};
 
 mod fetch;
@@ -43,7 +43,6 @@ mod gate;
 mod paths;
 mod rejection;
 mod tokens;
-mod tracked;
 mod trial;
 mod wants;
 

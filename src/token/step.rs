@@ -16,9 +16,8 @@ use super::{
     TokenRequest,
     cache::{Inner, Live, Served},
     clock::Moment,
-    fetching::{Handle, InFlight, Launch},
+    fetching::{Fetched, Handle, InFlight, Launch},
     machine::{Brought, Ended, Machine, Next, Told, Wait},
-    service::Fetched,
 };
 use crate::{
     TokenError, rt,

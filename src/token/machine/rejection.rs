@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::{
     Ended, FetchReason, Key, Machine, Moment, Next, PATIENT, Tracked, Urgency, Wait, Waited, gate,
     tokens::RECENT,
-    tracked::SECOND,
+    trial::SECOND,
     wants::{self, no_runtime},
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};

@@ -21,7 +21,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Live, Moment, paths::Key, tracked::Tracked, trial::Probing};
+use super::{
+    Live, Moment,
+    paths::Key,
+    trial::{Probing, Tracked},
+};
 
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.
 pub(super) const RECENT: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! How requests, and callers who want the token itself, ask for one and wait for it.
+//! What requests, and callers who want the token itself, ask of the cache and tell it: they want a token,
+//! wait for one, were accepted or rejected.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -10,12 +11,13 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
+    AccessToken,
     cache::{Live, TokenCache},
     clock::Moment,
-    machine::{Ask, Ended, Key, Machine, Next, Wait, Waited, Want},
+    machine::{Ask, Ended, Key, Machine, Next, Refusal, Wait, Waited, Want},
     step::WaitFor,
 };
-use crate::{TokenError, rt, telemetry};
+use crate::{NotRetried, TokenError, rt, sync::Ordering, telemetry};
 
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -33,12 +35,16 @@ pub(crate) struct ProbeGuard {
     pub(crate) id: u64,
 }
 
-impl Drop for ProbeGuard {
-    fn drop(&mut self) {
-        let id = self.id;
-        (self.cache.shared).step(|machine, _| machine.probe_ended(id));
-    }
+/// A rejected request, from its rejection to the answer to its retry.
+///
+/// Dropped before that answer, it leaves its word to its path's next answer.
+pub(crate) struct Rejection {
+    cache: TokenCache,
+    pub(crate) refusal: Refusal,
+    answered: bool,
 }
+
+// === to want a token ===
 
 impl TokenCache {
     /// A token, or what to wait for.
@@ -62,8 +68,11 @@ impl TokenCache {
             Next::Do(added) => added?,
             Next::Wait(wait) => return Ok(Next::Wait(wait)),
         };
-        let cache = self.clone();
-        let probe = probe.map(|id| Box::new(ProbeGuard { cache, id }));
+        let guard = |id| {
+            let cache = self.clone();
+            Box::new(ProbeGuard { cache, id })
+        };
+        let probe = probe.map(guard);
         Ok(Next::Do(Stamp {
             probe,
             ..Stamp::new(&live)
@@ -126,6 +135,110 @@ impl TokenCache {
     }
 }
 
+// === to be answered ===
+
+impl TokenCache {
+    /// A request was rejected; whether what becomes of its retry will be told is for `refusal` to say. That is
+    /// counted here and now, and the future waits for a token to send it again with: that generation's. For
+    /// `limit` at most.
+    pub(crate) fn rejected(
+        &self,
+        refusal: Refusal,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(Rejection, u64), NotRetried>> + Send + use<> {
+        telemetry::rejected(&refusal.path, refusal.generation);
+        let mut waited = Waited::default();
+        let mut answer = (self.shared).step_or_wait(|machine, now, can_fetch| {
+            machine.rejected(now, &refusal);
+            machine.decide(now, &refusal, can_fetch, &mut waited)
+        });
+        let rejection = Rejection {
+            cache: self.clone(),
+            refusal,
+            answered: false,
+        };
+        async move {
+            let Rejection { cache, refusal, .. } = &rejection;
+            let deadline = Instant::now() + limit;
+            let decided = loop {
+                match answer {
+                    Next::Do(decided) => break decided,
+                    Next::Wait(wait) => waited.ended(wait_for(wait, Some(deadline)).await),
+                }
+                answer = (cache.shared).step_or_wait(|machine, now, can_fetch| {
+                    machine.decide(now, refusal, can_fetch, &mut waited)
+                });
+            };
+            match &decided {
+                Ok(_) => telemetry::retrying(),
+                Err(why) => telemetry::handed_back(&refusal.path, why),
+            }
+            decided.map(|generation| (rejection, generation))
+        }
+    }
+
+    /// A request was rejected that cannot be sent again.
+    pub(crate) fn rejected_for_good(&self, refusal: &Refusal) {
+        telemetry::rejected(&refusal.path, refusal.generation);
+        self.reject_for_good(refusal, None);
+        telemetry::handed_back(&refusal.path, &NotRetried::Body);
+    }
+
+    fn reject_for_good(&self, refusal: &Refusal, first: Option<&Refusal>) {
+        let can_fetch = rt::is_here();
+        (self.shared)
+            .step(|machine, now| machine.rejected_for_good(now, refusal, first, can_fetch));
+    }
+
+    /// A request was accepted with the token of that generation.
+    #[cold]
+    pub(crate) fn accepted(&self, generation: u64, path: impl FnOnce() -> Option<Key>) {
+        let awaits = self.shared.awaits.load(Ordering::Relaxed);
+        let path = awaits.then(path).flatten();
+        (self.shared)
+            .step(|machine, now| machine.accepted(now, generation, path.as_deref(), false));
+    }
+
+    /// The generation of a token that was handed out; zero if it is kept no more.
+    pub(crate) fn generation_of(&self, token: &AccessToken) -> u64 {
+        (self.shared).step(|machine, _| machine.generation_of(token.expose_secret()))
+    }
+}
+
+impl Rejection {
+    /// The retry, sent with the token of that generation, was accepted.
+    pub(crate) fn accepted(mut self, generation: u64) {
+        self.answered = true;
+        let path = &self.refusal.path;
+        telemetry::retried(path, generation, true);
+        (self.cache.shared)
+            .step(|machine, now| machine.accepted(now, generation, Some(path), true));
+    }
+
+    /// The retry was rejected as well.
+    pub(crate) fn rejected(mut self, generation: u64) {
+        self.answered = true;
+        telemetry::retried(&self.refusal.path, generation, false);
+        let second = Refusal {
+            generation,
+            path: Arc::clone(&self.refusal.path),
+            probe: None,
+            retry: false,
+        };
+        self.cache.reject_for_good(&second, Some(&self.refusal));
+        telemetry::handed_back(&second.path, &NotRetried::SecondRejection);
+    }
+}
+
+impl Drop for Rejection {
+    fn drop(&mut self) {
+        if !self.answered {
+            let path = &self.refusal.path;
+            (self.cache.shared).step(|machine, _| machine.unanswered(path));
+        }
+    }
+}
+
 impl Stamp {
     #[inline]
     pub(crate) fn new(live: &Live) -> Self {
@@ -134,6 +247,13 @@ impl Stamp {
             generation: live.generation,
             probe: None,
         }
+    }
+}
+
+impl Drop for ProbeGuard {
+    fn drop(&mut self) {
+        let id = self.id;
+        (self.cache.shared).step(|machine, _| machine.probe_ended(id));
     }
 }
 
