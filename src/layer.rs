@@ -187,8 +187,7 @@ impl SymblAuthLayer {
     ///
     /// Cancel safe: once polled, the fetch goes on.
     pub async fn rejected(&self, token: &AccessToken) -> Result<Option<AccessToken>, TokenError> {
-        let path = token.stamped_for.clone();
-        let path = path.unwrap_or_else(|| "token".into());
+        let path = path_of(token);
         let cache = &self.auth.cache;
         let refusal = Refusal {
             generation: cache.generation_of(token),
@@ -264,9 +263,14 @@ impl SymblAuthLayer {
     /// minutes; until then [`rejected`](Self::rejected) gives `None`.
     pub fn accepted(&self, token: &AccessToken) {
         let cache = &self.auth.cache;
-        let path = token.stamped_for.clone();
-        cache.accepted(cache.generation_of(token), || path);
+        cache.accepted(cache.generation_of(token), || Some(path_of(token)));
     }
+}
+
+/// What counts as the path of a token that was handed out: of all that were for no request in particular, it is one.
+fn path_of(token: &AccessToken) -> Arc<str> {
+    let path = token.stamped_for.clone();
+    path.unwrap_or_else(|| "token".into())
 }
 
 impl<S> Layer<S> for SymblAuthLayer {

@@ -215,7 +215,8 @@ impl Machine {
     /// Whether every accepted answer is of interest.
     fn listens_always(&self) -> bool {
         let unproven = self.tokens.served().is_some_and(|served| !served.proven);
-        unproven || self.tokens.candidate().is_some() || self.paths.await_answers()
+        let in_row = self.tokens.row > 0;
+        unproven || in_row || self.tokens.candidate().is_some() || self.paths.await_answers()
     }
 
     /// Whether one in a while is.

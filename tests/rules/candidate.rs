@@ -162,6 +162,24 @@ async fn an_accepted_token_is_there_for_retries_until_its_very_end_though_the_ca
     assert!(!world.sent().contains(&1), "it has ended");
 }
 
+/// N1, N4: but what cannot be sent again gets nothing of it, and so does not keep the bad one.
+#[tokio::test(start_paused = true)]
+async fn an_accepted_token_in_its_hard_margin_keeps_no_bad_one_for_what_cannot_be_sent_again() {
+    for accepted in [&[3][..], &[1, 3]] {
+        let world = World::with_a_candidate().await;
+        advance(491 * SECOND).await;
+        assert_eq!(world.served().await, 2);
+        world.accepts(accepted);
+        world
+            .upload("/x")
+            .await
+            .because(|why| matches!(why, NotRetried::Body));
+        settle().await;
+        world.upload("/x").await.accepted();
+        assert_eq!((world.sent(), world.fetches()), (vec![2, 3], 3));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_takes_over_from_a_newer_token_changes_places_with_it() {
     let world = World::with_a_proven_token().await;

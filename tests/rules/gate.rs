@@ -492,3 +492,31 @@ async fn a_rejection_that_joins_a_forced_fetch_is_answered_by_it() {
     got.because(|why| matches!(why, NotRetried::SameToken));
     assert_eq!(world.fetches(), 2);
 }
+
+/// T5: what the endpoint has asked for holds, whatever it fails with later.
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_outlasts_a_later_failure_without_one() {
+    let issuer = Issuer::new(|call| async move {
+        match call {
+            1 => Ok(AccessToken::new("token-1", 1003 * SECOND)?),
+            2 => {
+                let limited = TokenError::new(TokenErrorKind::RateLimited, "slow down");
+                Err(limited.with_retry_after(300 * SECOND).into())
+            }
+            _ => Err("down".into()),
+        }
+    });
+    let world = World::with(issuer, |builder| builder);
+    world.prove().await;
+    advance(600 * SECOND).await;
+    let start = Instant::now();
+    world.get("/good").await.accepted();
+    assert_eq!(world.fetches(), 2);
+    advance(SECOND).await;
+    world.layer.refresh().await.unwrap_err();
+    while world.fetches() == 3 {
+        advance(SECOND).await;
+        world.get("/good").await.accepted();
+    }
+    assert_eq!(start.elapsed(), 300 * SECOND);
+}

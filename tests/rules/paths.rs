@@ -638,3 +638,74 @@ async fn a_rejected_handshake_gets_a_newer_token_that_is_there_already() {
     assert_eq!(newer.expose_secret(), new.expose_secret());
     assert_eq!(world.issuer.calls(), 2);
 }
+
+/// J5: the path's next accepted answer, if no retry was to come of it. Here the second 401 starts no fetch, for the newest
+/// token is very young.
+#[tokio::test(start_paused = true)]
+async fn a_second_401_of_a_very_young_token_leaves_the_word_to_the_paths_next_answer() {
+    let world = World::with_a_proven_token().await;
+    for _ in 0..6 {
+        let next = world.fetches() + 1;
+        world.accepts(&[]);
+        world
+            .get("/x")
+            .await
+            .because(|why| matches!(why, NotRetried::SecondRejection));
+        assert_eq!(world.fetches(), next);
+        advance(SECOND / 3).await;
+        world.accepts(&[next]);
+        world.get("/y").await.accepted();
+        advance(3 * SECOND).await;
+        world.get("/x").await.accepted();
+        advance(30 * SECOND).await;
+    }
+}
+
+/// J5: nor is a retry to come of a fetch beside which the request goes again with another token.
+#[tokio::test(start_paused = true)]
+async fn a_retry_with_another_token_beside_the_fetch_leaves_the_word_to_the_paths_next_answer() {
+    let world = World::with_a_proven_token().await;
+    world.layer.refresh().await.unwrap();
+    advance(3 * SECOND).await;
+    world.accepts(&[]);
+    world
+        .get("/y")
+        .await
+        .because(|why| matches!(why, NotRetried::SecondRejection));
+    assert_eq!((world.sent(), world.fetches()), (vec![2, 1], 3));
+    advance(SECOND * 21 / 10).await;
+    assert_eq!(world.served().await, 3);
+    world.accepts(&[1]);
+    world.get("/x").await.accepted();
+    assert_eq!((world.sent(), world.fetches()), (vec![3, 1], 4));
+    world.accepts(&[4]);
+    for _ in 0..60 {
+        advance(SECOND).await;
+        world.get("/x").await.accepted();
+    }
+    let next = world.fetches() + 1;
+    world.accepts(&[next]);
+    world
+        .upload("/x")
+        .await
+        .because(|why| matches!(why, NotRetried::Body));
+    settle().await;
+    world.upload("/x").await.accepted();
+}
+
+/// J5 for those who send by themselves, with tokens that are for no request in particular.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_asked_for_and_is_accepted_clears_what_its_rejection_left() {
+    let world = World::with_a_proven_token().await;
+    for _ in 0..6 {
+        let next = world.fetches() + 1;
+        world.accepts(&[next]);
+        let token = world.layer.token().await.unwrap();
+        assert!(world.layer.rejected(&token).await.unwrap().is_some());
+        world.get("/good").await.accepted();
+        let token = world.layer.token().await.unwrap();
+        assert_eq!(number(token.expose_secret()), next);
+        world.layer.accepted(&token);
+        advance(30 * SECOND).await;
+    }
+}

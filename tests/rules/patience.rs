@@ -1,14 +1,20 @@
 //! Rule N4: new tokens may need a while to be known everywhere, so they are not thrown away for the next
 //! as quickly as they are refused.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::time::{Instant, advance};
-use tower_symbl_auth::{AccessToken, NotRetried};
+use tower_symbl_auth::{AccessToken, FetchReason, NotRetried};
 
 use crate::{
     support::*,
-    world::{Got, World, pause},
+    world::{Got, World, pause, scripted},
 };
 
 const MILLIS: Duration = Duration::from_millis(1);
@@ -89,6 +95,38 @@ async fn the_row_ends_when_the_newest_token_is_accepted() {
     world.accepts(&[]);
     let fetched = traffic(&world, 3 * SECOND).await;
     assert!(fetched.len() >= 2 && fetched[0] < SECOND, "{fetched:?}");
+}
+
+/// Also if nothing else asks for accepted answers: a token that is accepted is the newest again, for the bad one has gone.
+#[tokio::test(start_paused = true)]
+async fn the_row_ends_when_the_newest_token_is_accepted_after_a_long_silence() {
+    let first_again = Arc::new(AtomicBool::new(false));
+    let brings_first = Arc::clone(&first_again);
+    let world = World::with(
+        scripted(move |call| match brings_first.load(SeqCst) {
+            true => (1, Duration::ZERO),
+            false => (call, Duration::ZERO),
+        }),
+        |builder| builder,
+    );
+    world.prove().await;
+    world.accepts(&[]);
+    traffic(&world, 40 * SECOND).await;
+    world.accepts(&[1]);
+    first_again.store(true, SeqCst);
+    while world.issuer.reasons().last() != Some(&FetchReason::Early) {
+        world.get("/good").await;
+        advance(SECOND).await;
+    }
+    first_again.store(false, SeqCst);
+    advance(700 * SECOND).await;
+    for _ in 0..100 {
+        world.get("/good").await.accepted();
+        advance(SECOND / 10).await;
+    }
+    world.accepts(&[]);
+    let fetched = traffic(&world, 5 * SECOND).await;
+    assert!(fetched.len() >= 2, "{fetched:?}");
 }
 
 #[tokio::test(start_paused = true)]

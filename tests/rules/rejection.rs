@@ -443,6 +443,34 @@ async fn what_is_over_the_limit_waits_ten_seconds_at_most_and_then_goes_with_the
     }
 }
 
+/// J3: what has waited for a fetch that failed takes no candidate that has been refused, beside a token that works.
+#[tokio::test(start_paused = true)]
+async fn what_has_waited_for_a_fetch_that_failed_goes_with_the_token_that_was_accepted() {
+    let issuer = Issuer::new(|call| async move {
+        if call > 2 {
+            sleep(2 * SECOND).await;
+            return Err("down".into());
+        }
+        let lifetime = if call == 1 { 1003 * SECOND } else { DAY };
+        Ok(AccessToken::new(format!("token-{call}"), lifetime)?)
+    });
+    let world = World::with(issuer, |builder| builder);
+    world.bring_the_candidate().await;
+    world.accepts(&[1]);
+    for _ in 0..10 {
+        world.get("/good").await.accepted();
+        advance(SECOND).await;
+    }
+    advance(3 * SECOND).await;
+    let bad = world.clone();
+    tokio::spawn(async move { bad.get("/bad").await });
+    settle().await;
+    world.sent();
+    let start = Instant::now();
+    world.upload("/good").await.accepted();
+    assert_eq!((start.elapsed(), world.sent()), (2 * SECOND, vec![1]));
+}
+
 /// J4: also if `refresh` has joined it as well, for it was asked for as an early one.
 #[tokio::test(start_paused = true)]
 async fn an_early_fetch_that_brings_the_same_is_followed_by_one_for_the_rejection_that_joined_it() {

@@ -34,9 +34,16 @@ pub(super) struct Gate {
 
 #[derive(Debug)]
 struct Failed {
-    urgent_until: Instant,
-    not_urgent_until: Instant,
+    urgent: Closed,
+    not_urgent: Closed,
     error: TokenError,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    until: Instant,
+    /// The endpoint has asked for that, whatever it fails with later.
+    asked: Instant,
 }
 
 /// How long a `Retry-After` is honoured.
@@ -67,12 +74,29 @@ impl Gate {
             (TokenErrorKind::Credentials, _) => CREDENTIALS,
             (_, delay) => delay,
         };
-        let failed = Failed {
-            urgent_until: now + urgent.max(asked.min(LONGEST_URGENT)),
-            not_urgent_until: now + (self.not_urgent.fail(rng)).max(asked.min(LONGEST_NOT_URGENT)),
-            error,
+        let not_urgent = self.not_urgent.fail(rng);
+        let before = self.failed.take();
+        let period = |before: Option<Closed>, delay, asked| {
+            let asked = before.map(|before| before.asked).max(Some(now + asked));
+            let asked = asked.unwrap_or(now);
+            let until = asked.max(now + delay);
+            Closed { until, asked }
         };
-        self.failed.replace(failed).map(|before| before.error)
+        let closed = before.as_ref();
+        self.failed = Some(Failed {
+            urgent: period(
+                closed.map(|it| it.urgent),
+                urgent,
+                asked.min(LONGEST_URGENT),
+            ),
+            not_urgent: period(
+                closed.map(|it| it.not_urgent),
+                not_urgent,
+                asked.min(LONGEST_NOT_URGENT),
+            ),
+            error,
+        });
+        before.map(|before| before.error)
     }
 
     pub(super) fn lost(&mut self, now: Instant, rng: &mut Rng) {
@@ -89,8 +113,8 @@ impl Gate {
     pub(super) fn closed(&self, now: Instant, urgency: Urgency) -> Option<TokenError> {
         if let Some(failed) = &self.failed {
             let until = match urgency {
-                Urgency::Urgent => failed.urgent_until,
-                Urgency::NotUrgent => failed.not_urgent_until,
+                Urgency::Urgent => failed.urgent.until,
+                Urgency::NotUrgent => failed.not_urgent.until,
             };
             if now < until {
                 return Some(failed.error.clone().until(until));
@@ -102,7 +126,7 @@ impl Gate {
 
     /// When it opens for what is not urgent, if it is not open already.
     pub(super) fn opens(&self) -> Option<Instant> {
-        let failed = self.failed.as_ref().map(|failed| failed.not_urgent_until);
+        let failed = self.failed.as_ref().map(|failed| failed.not_urgent.until);
         failed.max(self.lost_until)
     }
 }

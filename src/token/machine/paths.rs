@@ -147,12 +147,12 @@ impl Paths {
             return false;
         };
         let path = &mut self.0[index];
-        let fetch = path.fetch.as_ref();
-        if !retry && fetch.is_none_or(|fetch| !fetch.awaits) {
+        if !retry && path.fetch.as_ref().is_none_or(|fetch| !fetch.awaits) {
             return false;
         }
-        if fetch.is_some_and(|fetch| fetch.brought.is_none()) {
-            // A fetch that is still under way is told by what it brings.
+        if let Some(fetch) = path.fetch.as_mut().filter(|it| it.brought.is_none()) {
+            // A fetch that is still under way is told by what it brings, and no retry will carry that.
+            fetch.awaits = true;
             (path.fruitless, path.cool_until) = (0, None);
             return false;
         }

@@ -90,10 +90,14 @@ impl Machine {
         if first.is_some_and(was_probe) {
             self.tokens.unrest(now.mono);
         }
+        if first.is_some() {
+            self.paths.unanswered(&refusal.path);
+        }
         let newest = self.tokens.newest();
         let young = newest.is_some_and(|newest| newest.age(now.mono) < SECOND);
         let too_soon = first.is_some() && young;
-        if !too_soon && !self.is_probe(now, refusal) && self.wants_fetch(now, refusal.generation) {
+        let wants_fetch = !too_soon && self.wants_fetch(now, refusal.generation, false);
+        if wants_fetch && !self.is_probe(now, refusal) {
             // Whether there is to be one or not, this request goes back.
             let _ = self.fetch_for(now, refusal, can_fetch, false);
         }
@@ -130,7 +134,7 @@ impl Machine {
             _ if waited.lost >= wants::LOST => Some(NoFetch::Failed(gate::lost())),
             _ if self.is_probe(now, refusal) => None,
             // A fetch for another reason brought the same token, or there has been none.
-            _ if self.wants_fetch(now, refused) => {
+            _ if self.wants_fetch(now, refused, true) => {
                 match self.fetch_for(now, refusal, can_fetch, restarted) {
                     // What comes may be as little known as the one it replaces; the other has been accepted.
                     Ok(_) if known_good => None,
@@ -164,8 +168,8 @@ impl Machine {
         refusal.probe.is_some() && self.tokens.other(refusal.generation, now).is_some()
     }
 
-    fn wants_fetch(&self, now: Moment, refused: u64) -> bool {
-        self.tokens.live(now).is_none() || self.tokens.is_to_be_replaced(refused, now.mono)
+    fn wants_fetch(&self, now: Moment, refused: u64, retry: bool) -> bool {
+        self.tokens.live(now).is_none() || self.tokens.is_to_be_replaced(refused, retry, now)
     }
 
     /// Joins the fetch under way, or starts one on the path's account. Whether it was started.

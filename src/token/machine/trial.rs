@@ -194,8 +194,9 @@ const PATIENCE: [Duration; 6] = [
 // === patience ===
 
 impl Tokens {
-    /// Whether the newest token is to be replaced, now that a token has been refused.
-    pub(super) fn is_to_be_replaced(&self, refused: u64, now: Instant) -> bool {
+    /// Whether the newest token is to be replaced, now that a token has been refused. `retry`: for a request
+    /// that can be sent again, and so with one that is in its hard margin.
+    pub(super) fn is_to_be_replaced(&self, refused: u64, retry: bool, now: Moment) -> bool {
         let Some(newest) = self.newest() else {
             return true;
         };
@@ -213,7 +214,8 @@ impl Tokens {
         let mut kept = self.kept.iter();
         let other = kept.find(|tracked| tracked.generation() != newest.generation());
         let other_works = other.is_some_and(|other| {
-            other.accepted && (!other.doubted || other.accepted_within(RECENT, now))
+            let helps = !other.doubted && (retry || !now.has_reached(other.live.expires));
+            other.accepted && (helps || other.accepted_within(RECENT, now.mono))
         });
         old_enough && !other_works
     }

@@ -180,9 +180,12 @@ impl Machine {
     }
 
     /// After a wait for a fetch that a rejection started: the newest. But if the served one has been accepted since, that
-    /// rejection was its path's own, and one request is enough to try the newest.
+    /// rejection was its path's own, and one request is enough to try the newest. One that has been refused already is
+    /// no better than one that has been accepted once.
     fn wants_newest(&mut self, now: Moment, ask: &Ask<'_>) -> Want {
-        let Some(newer) = self.tokens.newer_candidate() else {
+        let accepted = self.tokens.served().is_some_and(|served| served.accepted);
+        let newer = self.tokens.newer_candidate();
+        let Some(newer) = newer.filter(|newer| newer.refused.is_none() || !accepted) else {
             return self.add_served();
         };
         let newest = Arc::clone(&newer.live);
