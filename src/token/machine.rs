@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use super::{AccessToken, FetchReason, cache::Live, clock::Moment};
 use crate::TokenError;
+use candidate::Tracked;
 use fetch::Fetching;
 pub(crate) use fetch::{Brought, Told};
 use gate::{Gate, Urgency};
@@ -35,15 +36,14 @@ pub(crate) use paths::Key;
 use paths::{Limits, Paths};
 pub(crate) use rejection::Refusal;
 use tokens::Tokens;
-use trial::Tracked;
 pub(crate) use wants::{Ask, Ended, Next, Wait, Waited, Want};
 
+mod candidate;
 mod fetch;
 mod gate;
 mod paths;
 mod rejection;
 mod tokens;
-mod trial;
 mod wants;
 
 /// How long a fetch may take.

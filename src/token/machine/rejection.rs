@@ -20,9 +20,10 @@
 use std::time::Duration;
 
 use super::{
-    Ended, FetchReason, Key, Machine, Moment, Next, PATIENT, Tracked, Urgency, Wait, Waited, gate,
+    Ended, FetchReason, Key, Machine, Moment, Next, PATIENT, Tracked, Urgency, Wait, Waited,
+    candidate::SECOND,
+    gate,
     tokens::RECENT,
-    trial::SECOND,
     wants::{self, no_runtime},
 };
 use crate::{NotRetried, TokenError, TokenErrorKind};

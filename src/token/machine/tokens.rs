@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 use super::{
     Live, Moment,
+    candidate::{Probing, Tracked},
     paths::Key,
-    trial::{Probing, Tracked},
 };
 
 /// For so long after somebody accepted a token its refusals are taken for their paths' own trouble.

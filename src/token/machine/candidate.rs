@@ -1,6 +1,5 @@
-//! A token that is kept, what is known of it, and how a new one is tried: the candidate by probes, while the
-//! served token works. And how long a newest token that is refused is given, before another is fetched in
-//! its place.
+//! How a new token is tried: by probes, while the served one works; and for how long, if it is refused, before
+//! another is fetched in its place.
 //!
 //! ```text
 //!          the next request that may          accepted
