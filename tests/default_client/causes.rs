@@ -2,13 +2,11 @@
 
 use std::{
     error::Error,
-    mem,
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
-use tokio::net::TcpSocket;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, NotRetried, SymblAuthLayer, TokenError,
@@ -17,7 +15,7 @@ use tower_symbl_auth::{
 
 use crate::{
     child,
-    servers::{Endpoint, TOKEN},
+    servers::{Endpoint, TOKEN, silent},
 };
 
 fn fetch(endpoint: &str) -> FetchToken {
@@ -28,15 +26,6 @@ fn fetch(endpoint: &str) -> FetchToken {
 
 async fn token(fetch: FetchToken) -> Result<AccessToken, TokenError> {
     fetch.oneshot(TokenRequest::new(FetchReason::First)).await
-}
-
-/// An address where nobody listens, and nobody else ever will.
-fn silent() -> SocketAddr {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    mem::forget(socket);
-    address
 }
 
 /// What this system says to whoever connects there.

@@ -2,6 +2,8 @@
 //! proxy that is asked to `CONNECT`.
 
 use std::{
+    mem,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -13,7 +15,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls::{CipherSuite, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -211,4 +213,13 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
         }
     }
     String::from_utf8(head).unwrap()
+}
+
+/// An address where nobody listens, and nobody else ever will.
+pub fn silent() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    mem::forget(socket);
+    address
 }

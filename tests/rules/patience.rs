@@ -72,10 +72,7 @@ async fn what_an_early_fetch_replaces_counts_in_the_row_if_a_rejection_has_joine
     assert_eq!(world.served().await, 1);
     advance(600 * SECOND).await;
     world.accepts(&[]);
-    world
-        .get("/a")
-        .await
-        .because(|why| matches!(why, NotRetried::SecondRejection));
+    world.get("/a").await.because(second);
     assert_eq!((world.sent(), world.fetches()), (vec![1, 2], 2));
     // The second in a row is given one second, and the third ten.
     let fetched = traffic(&world, 9 * SECOND).await;

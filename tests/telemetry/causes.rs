@@ -3,12 +3,10 @@
 
 use std::{
     error::Error,
-    mem,
     net::{TcpStream, ToSocketAddrs},
 };
 
 use http::StatusCode;
-use tokio::net::TcpSocket;
 use tower::{ServiceExt, service_fn};
 use tower_symbl_auth::{
     AccessToken, Credentials, FetchReason, FetchToken, NotRetried, SymblAuthLayer, TokenError,
@@ -17,19 +15,10 @@ use tower_symbl_auth::{
 
 use crate::{
     FETCH,
-    servers::Endpoint,
+    servers::{Endpoint, silent},
     support::*,
     told::{Told, told},
 };
-
-/// An address where nobody listens, and nobody else ever will.
-fn silent() -> std::net::SocketAddr {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    mem::forget(socket);
-    address
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Trouble {

@@ -139,10 +139,8 @@ impl Machine {
             lifetime,
         } = brought;
         let known = self.tokens.generation_of(token.expose_secret());
-        let (same, generation) = (
-            known.is_some(),
-            known.unwrap_or(self.tokens.last_generation + 1),
-        );
+        let same = known.is_some();
+        let generation = known.unwrap_or(self.tokens.last_generation + 1);
         let ends = now.after(remaining);
         let served = self.tokens.served();
         let no_later = same || served.is_some_and(|it| remaining <= now.until(it.live.ends));

@@ -77,8 +77,7 @@ impl Gate {
         let not_urgent = self.not_urgent.fail(rng);
         let before = self.failed.take();
         let period = |before: Option<Closed>, delay, asked| {
-            let asked = before.map(|before| before.asked).max(Some(now + asked));
-            let asked = asked.unwrap_or(now);
+            let asked = before.map_or(now, |before| before.asked).max(now + asked);
             let until = asked.max(now + delay);
             Closed { until, asked }
         };
