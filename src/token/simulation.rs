@@ -18,7 +18,9 @@ use fastrand::Rng;
 use trouble::{Issuer, Trouble};
 use world::World;
 
+mod events;
 mod issuer;
+mod rejections;
 mod requests;
 mod shell;
 mod trouble;
